@@ -6,48 +6,51 @@
 __all__ = ['sparsity_loss', 'rationale_kd_loss', 'prediction_kd_loss', 'rekd_loss', 'annealed_alpha', 'Moment', 'CLS',
            'RandomMask', 'RE', 'REKD']
 
-# %% ../nbs/03_loss.ipynb #1fbe19c0
+# %% ../nbs/03_loss.ipynb #a45d3c6f
 from dataclasses import dataclass, field
 import torch
 import torch.nn.functional as F
+from fastcore.basics import patch
 from torch import Tensor
 from .select import gumbel_noise, gumbel_softmax, random_mask
 from .model import RationaleModel
 
-# %% ../nbs/03_loss.ipynb #70002522
+# %% ../nbs/03_loss.ipynb #b7551d05
 def sparsity_loss(
     mask: Tensor, # (B, L) 1 = kept, over selectable features only
     target: float | Tensor, # number of kept features, one for all or (B,)
-) -> Tensor: # scalar
-    "Squared difference between the batch means of the kept and the target number of features (REKD, the RE loss)."
-    return (mask.sum(-1) - target).mean() ** 2
+) -> Tensor: # scalar, in squared features
+    "Squared difference between the batch means of the kept and the target number of features (REKD, section 3, the RE loss)."
+    return (mask.sum(-1) - target).mean() ** 2 # (1/B Σ_b (Σ_i m_bi - k_b))²
 
-# %% ../nbs/03_loss.ipynb #9363a245
+# %% ../nbs/03_loss.ipynb #a7e510a2
 def rationale_kd_loss(
     student_log_probs: Tensor, # (B, L, 2) relaxed log-probabilities at the current temperature
     teacher_log_probs: Tensor, # (B, L, 2) likewise
     valid: Tensor | None = None, # (B, L) the features that count; all if None
     hard: bool = False, # cross-entropy against the teacher's one-hot choice instead
 ) -> Tensor: # scalar, nats an example
-    "KL(teacher || student) of the relaxed choices, summed over features and both choices, averaged over the batch (REKD, L_r)."
-    if hard: loss = -student_log_probs.gather(-1, teacher_log_probs.argmax(-1, keepdim=True)).squeeze(-1)
-    else: loss = (teacher_log_probs.exp() * (teacher_log_probs - student_log_probs)).sum(-1)
+    "KL(teacher || student) of the relaxed choices, summed over features and both choices, averaged over the batch (REKD, section 3, L_r)."
+    t, s = teacher_log_probs, student_log_probs
+    if hard: loss = -s.gather(-1, t.argmax(-1, keepdim=True)).squeeze(-1) # -log s_c*
+    else: loss = (t.exp() * (t - s)).sum(-1) # Σ_c t (log t - log s)
     if valid is not None: loss = loss * valid
     return loss.sum(-1).mean()
 
-# %% ../nbs/03_loss.ipynb #e4fa53dd
+# %% ../nbs/03_loss.ipynb #d7ae6131
 def prediction_kd_loss(
     student_logits: Tensor, # (B, C)
     teacher_logits: Tensor, # (B, C)
     T: float, # temperature, > 0
     hard: bool = False, # cross-entropy against the teacher's class instead, the student still at T
 ) -> Tensor: # scalar, nats an example, without the T^2
-    "KL(teacher || student) of the classes softened by `T`, averaged over the batch (REKD, L_y; Hinton et al., 2015)."
+    "KL(teacher || student) of the classes softened by `T`, averaged over the batch (REKD, section 3, L_y; Hinton et al., 2015). ValueError if `T` <= 0."
     if not T > 0: raise ValueError(f"temperature must be > 0, got {T}")
     if hard: return F.cross_entropy(student_logits / T, teacher_logits.argmax(-1))
-    return F.kl_div(F.log_softmax(student_logits / T, -1), F.log_softmax(teacher_logits / T, -1), log_target=True, reduction="batchmean")
+    student, teacher = F.log_softmax(student_logits / T, -1), F.log_softmax(teacher_logits / T, -1)
+    return F.kl_div(student, teacher, log_target=True, reduction="batchmean") # takes the student first
 
-# %% ../nbs/03_loss.ipynb #b3778d5a
+# %% ../nbs/03_loss.ipynb #5bc0c9d6
 def rekd_loss(
     re_loss: Tensor, # the student's own loss
     kd_r: Tensor, # `rationale_kd_loss`
@@ -57,22 +60,23 @@ def rekd_loss(
     kd_r_lambda: float = 0.5, # weight of `kd_r` within the distillation
     part: str = "both", # what is distilled: "both", "rationale" or "prediction"
 ) -> Tensor: # scalar
-    "alpha * RE + (1 - alpha) * (kd_r_lambda * L_r + T^2 * L_y) (REKD, the full objective and its ablation)."
+    "alpha * RE + (1 - alpha) * (kd_r_lambda * L_r + T^2 * L_y) (REKD, section 3, and its ablation of parts). ValueError for an `alpha` outside [0, 1] or an unknown `part`."
     if not 0 <= alpha <= 1: raise ValueError(f"alpha must be in [0, 1], got {alpha}")
     if part not in ("both", "rationale", "prediction"): raise ValueError(f"part must be 'both', 'rationale' or 'prediction', got {part!r}")
     kd = (kd_r_lambda * kd_r if part != "prediction" else 0) + (T**2 * kd_y if part != "rationale" else 0)
     return alpha * re_loss + (1 - alpha) * kd
 
-# %% ../nbs/03_loss.ipynb #bd082b3a
+# %% ../nbs/03_loss.ipynb #c3dac115
 def annealed_alpha(
     T: float, # temperature
     start: float = 5.0, # its first value
     end: float = 0.1, # its last value
-) -> float:
-    "From 0 (the teacher decides) to 1 (the student is on its own) as the temperature falls (REKD, section 3)."
+) -> float: # in [0, 1]
+    "From 0 (the teacher decides) to 1 (the student is on its own) as the temperature falls (REKD, section 3). ValueError unless start > end."
+    if not start > end: raise ValueError(f"an annealed alpha needs a falling temperature, got start={start}, end={end}")
     return (start - T) / (start - end)
 
-# %% ../nbs/03_loss.ipynb #1653f243
+# %% ../nbs/03_loss.ipynb #30ceb6db
 @dataclass
 class Moment:
     "Where in training a step is: what an objective needs beside model and batch."
@@ -81,7 +85,7 @@ class Moment:
     T_start: float = 5.0 # the schedule's ends, for the annealed alpha
     T_end: float = 0.1
 
-# %% ../nbs/03_loss.ipynb #ac64ca9e
+# %% ../nbs/03_loss.ipynb #6226e0bf
 @dataclass
 class CLS:
     "Plain classification from all features; only the predictor learns."
@@ -90,38 +94,46 @@ class CLS:
         loss = F.cross_entropy(model.predict(batch, batch["valid"]), batch["labels"])
         return loss, dict(ce=loss)
 
-# %% ../nbs/03_loss.ipynb #061b126d
+# %% ../nbs/03_loss.ipynb #45dfc50b
 @dataclass
 class RandomMask:
     "Classification from blindly chosen features, the baseline of every table; only the predictor learns."
     selects = False
     def __call__(self, model: RationaleModel, batch: dict, at: Moment) -> tuple[Tensor, dict]:
-        loss = F.cross_entropy(model.predict(batch, random_mask(model.selectable(batch), at.sparsity)), batch["labels"])
+        mask = random_mask(model.selectable(batch), at.sparsity)
+        loss = F.cross_entropy(model.predict(batch, mask), batch["labels"])
         return loss, dict(ce=loss)
 
-# %% ../nbs/03_loss.ipynb #95912932
+# %% ../nbs/03_loss.ipynb #d8cdef24
 @dataclass
 class RE:
     "Rationale extraction: cross-entropy from a sampled mask, and the sparsity penalty (REKD, section 3)."
     select_lambda: float = 1e-4 # weight of the sparsity loss
     selects = True
     def __call__(self, model: RationaleModel, batch: dict, at: Moment) -> tuple[Tensor, dict]:
-        logits = model.select(batch)
-        return self.from_logits(model, batch, at, logits, gumbel_noise(logits))[:2]
-    def from_logits(self, model, batch, at, logits, noise):
         selectable = model.selectable(batch)
-        hard, log_probs = gumbel_softmax(logits, at.T, noise)
-        mask = hard[..., 1] * selectable
-        classes = model.predict(batch, mask)
-        ce = F.cross_entropy(classes, batch["labels"])
-        sparsity = sparsity_loss(mask, at.sparsity * selectable.sum(-1))
-        return ce + self.select_lambda * sparsity, dict(ce=ce, sparsity=sparsity), mask, log_probs, classes
+        mask = gumbel_softmax(model.select(batch), at.T)[0][..., 1] * selectable
+        return self.loss(model.predict(batch, mask), mask, selectable, batch["labels"], at)
 
-# %% ../nbs/03_loss.ipynb #ddaea2c9
+# %% ../nbs/03_loss.ipynb #635288d3
+@patch
+def loss(self: RE,
+    classes: Tensor, # (B, C) class logits from the kept features
+    mask: Tensor, # (B, L) 1 = kept
+    selectable: Tensor, # (B, L) bool
+    labels: Tensor, # (B,)
+    at: Moment,
+) -> tuple[Tensor, dict]: # the RE loss, and its parts `ce` and `sparsity`
+    "What a drawn rationale costs."
+    ce = F.cross_entropy(classes, labels)
+    sparsity = sparsity_loss(mask, at.sparsity * selectable.sum(-1))
+    return ce + self.select_lambda * sparsity, dict(ce=ce, sparsity=sparsity)
+
+# %% ../nbs/03_loss.ipynb #7f8a306d
 @dataclass
 class REKD:
-    "RE with a frozen teacher's rationales and predictions (REKD, section 3)."
-    teacher: RationaleModel # a trained RE model that reads the same features
+    "RE with a frozen teacher's rationales and predictions (REKD, section 3). ValueError for an unknown `noise`."
+    teacher: RationaleModel = field(repr=False) # a trained RE model that reads the same features; frozen, in eval mode
     select_lambda: float = 1e-4 # weight of the sparsity loss
     alpha: float | None = 0.3 # weight of the RE loss; None: annealed with the temperature
     kd_r_lambda: float = 0.5 # weight of the rationale loss
@@ -133,28 +145,76 @@ class REKD:
     def __post_init__(self):
         if self.noise not in ("independent", "shared", "none"): raise ValueError(f"noise must be 'independent', 'shared' or 'none', got {self.noise!r}")
         self.teacher.eval().requires_grad_(False)
-    @torch.no_grad()
-    def teacher_logits(self, batch: dict) -> Tensor: # (B, L, 2)
-        if not self.cache: return self.teacher.select(batch)
-        rows = [self.cache[i] for i in batch["index"].tolist()]
-        return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True).to(batch["valid"].device)
-    @torch.no_grad()
-    def remember(self, batches) -> "REKD":
-        "Run the teacher's generator over unaugmented batches once, so that training only looks its logits up."
-        for batch in batches:
-            for i, row, valid in zip(batch["index"].tolist(), self.teacher.select(batch).cpu(), batch["valid"].cpu()): self.cache[i] = row[valid]
-        return self
-    def __call__(self, model: RationaleModel, batch: dict, at: Moment) -> tuple[Tensor, dict]:
-        logits = model.select(batch)
-        noise = gumbel_noise(logits)
-        re_loss, parts, mask, log_probs, classes = RE(self.select_lambda).from_logits(model, batch, at, logits, noise)
-        theirs = self.teacher_logits(batch)
-        if self.noise == "none": log_probs = (logits / at.T).log_softmax(-1)
-        teacher_noise = dict(independent=gumbel_noise(theirs), shared=noise, none=torch.zeros_like(theirs))[self.noise]
-        teacher_log_probs = (( theirs + teacher_noise) / at.T).log_softmax(-1)
-        kd_r = rationale_kd_loss(log_probs, teacher_log_probs, model.selectable(batch), self.hard)
-        with torch.no_grad(): teacher_classes = self.teacher.predict(batch, mask)
-        kd_y = prediction_kd_loss(classes, teacher_classes, at.T, self.hard)
-        alpha = annealed_alpha(at.T, at.T_start, at.T_end) if self.alpha is None else self.alpha
-        loss = rekd_loss(re_loss, kd_r, kd_y, at.T, alpha, self.kd_r_lambda, self.part)
-        return loss, parts | dict(kd_r=kd_r, kd_y=kd_y)
+
+# %% ../nbs/03_loss.ipynb #2fb23ce2
+@patch
+@torch.no_grad()
+def remember(self: REKD,
+    batches, # iterable of batches with `index` (B,), not augmented
+) -> REKD: # itself
+    "Run the teacher's generator over unaugmented batches once, so that training only looks its logits up."
+    for batch in batches:
+        batch = {k: v.to(self.teacher.device) for k, v in batch.items()}
+        logits, valid = self.teacher.select(batch).cpu(), batch["valid"].cpu()
+        for i, row, v in zip(batch["index"].tolist(), logits, valid): self.cache[i] = row[v]
+    return self
+
+# %% ../nbs/03_loss.ipynb #8b7cc704
+@patch
+@torch.no_grad()
+def teacher_logits(self: REKD,
+    batch: dict, # inputs, valid (B, L); index (B,) when there is a cache
+) -> Tensor: # (B, L, 2)
+    "The teacher's drop and keep logits, looked up if remembered."
+    valid = batch["valid"]
+    if not self.cache: return self.teacher.to(valid.device).select(batch)
+    rows = torch.cat([self.cache[i] for i in batch["index"].tolist()])
+    logits = rows.new_zeros(*valid.shape, 2)
+    logits[valid.cpu()] = rows
+    return logits.to(valid.device)
+
+# %% ../nbs/03_loss.ipynb #1cabc92b
+@patch
+def rationale_loss(self: REKD,
+    logits: Tensor, # (B, L, 2) the student's
+    noise: Tensor, # (B, L, 2) what its mask was drawn with
+    batch: dict,
+    selectable: Tensor, # (B, L) bool: the features that count
+    T: float, # temperature
+) -> Tensor: # scalar, nats an example
+    "L_r between teacher and student, under the chosen noise. ValueError if they do not read the same number of features."
+    theirs = self.teacher_logits(batch)
+    if theirs.shape != logits.shape:
+        raise ValueError(f"teacher and student must read the same features, got logits {tuple(theirs.shape)} and {tuple(logits.shape)}")
+    their_noise = noise if self.noise == "shared" else gumbel_noise(theirs)
+    if self.noise == "none": noise = their_noise = 0.
+    student = F.log_softmax((logits + noise) / T, -1)
+    teacher = F.log_softmax((theirs + their_noise) / T, -1)
+    return rationale_kd_loss(student, teacher, selectable, self.hard)
+
+# %% ../nbs/03_loss.ipynb #67192596
+@patch
+def prediction_loss(self: REKD,
+    classes: Tensor, # (B, C) the student's class logits
+    mask: Tensor, # (B, L) the student's rationale, which both read
+    batch: dict,
+    T: float, # temperature
+) -> Tensor: # scalar, nats an example, without the T^2
+    "L_y between the teacher's and the student's reading of the student's rationale."
+    with torch.no_grad(): theirs = self.teacher.to(mask.device).predict(batch, mask)
+    return prediction_kd_loss(classes, theirs, T, self.hard)
+
+# %% ../nbs/03_loss.ipynb #871025f1
+@patch
+def __call__(self: REKD, model: RationaleModel, batch: dict, at: Moment) -> tuple[Tensor, dict]:
+    "The REKD loss of a batch, and its parts `ce`, `sparsity`, `kd_r` and `kd_y`."
+    selectable, logits = model.selectable(batch), model.select(batch)
+    noise = gumbel_noise(logits)
+    mask = gumbel_softmax(logits, at.T, noise)[0][..., 1] * selectable
+    classes = model.predict(batch, mask)
+    re_loss, parts = RE(self.select_lambda).loss(classes, mask, selectable, batch["labels"], at)
+    kd_r = self.rationale_loss(logits, noise, batch, selectable, at.T)
+    kd_y = self.prediction_loss(classes, mask, batch, at.T)
+    alpha = annealed_alpha(at.T, at.T_start, at.T_end) if self.alpha is None else self.alpha
+    loss = rekd_loss(re_loss, kd_r, kd_y, at.T, alpha, self.kd_r_lambda, self.part)
+    return loss, parts | dict(kd_r=kd_r, kd_y=kd_y)

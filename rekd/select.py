@@ -5,74 +5,75 @@
 # %% auto #0
 __all__ = ['gumbel_noise', 'gumbel_softmax', 'temperature', 'deterministic_mask', 'topk_mask', 'random_mask']
 
-# %% ../nbs/00_select.ipynb #b6a15be5
+# %% ../nbs/00_select.ipynb #1f657516
 import math
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# %% ../nbs/00_select.ipynb #bcb044a4
+# %% ../nbs/00_select.ipynb #ea5f6de4
 def gumbel_noise(
     logits: Tensor, # only its shape, type and device are read
     generator: torch.Generator | None = None, # where the randomness comes from; torch's global generator if None
 ) -> Tensor: # independent Gumbel(0, 1) draws in the shape of `logits`
-    "Gumbel(0, 1) noise: minus the logarithm of an exponential draw."
+    "Gumbel(0, 1) noise: minus the logarithm of an exponential draw (REKD, section 3; Jang et al., 2017)."
     return -torch.empty_like(logits).exponential_(generator=generator).log()
 
-# %% ../nbs/00_select.ipynb #4a529ba5
+# %% ../nbs/00_select.ipynb #967b5e5a
 def gumbel_softmax(
     logits: Tensor, # (..., K) unnormalized log-probabilities
     T: float, # temperature, > 0
     noise: Tensor | None = None, # (..., K) Gumbel noise; drawn when None, pass zeros for none
 ) -> tuple[Tensor, Tensor]: # hard one-hot (..., K) with straight-through gradient, relaxed log-probabilities (..., K)
-    "Straight-through Gumbel-Softmax (Jang et al., 2017): exact one-hot forward, relaxed gradient backward. ValueError if `T` <= 0."
+    "Straight-through Gumbel-Softmax (Jang et al., 2017; REKD, section 3): exact one-hot forward, relaxed gradient backward. ValueError if `T` <= 0."
     if not T > 0: raise ValueError(f"temperature must be > 0, got {T}")
     if noise is None: noise = gumbel_noise(logits)
-    log_probs = F.log_softmax((logits + noise) / T, dim=-1)
+    noisy = logits + noise
+    log_probs = F.log_softmax(noisy / T, dim=-1)
     probs = log_probs.exp()
-    hard = torch.zeros_like(probs).scatter_(-1, probs.argmax(-1, keepdim=True), 1.)
+    hard = torch.zeros_like(probs).scatter_(-1, noisy.argmax(-1, keepdim=True), 1.)
     return hard + (probs - probs.detach()), log_probs
 
-# %% ../nbs/00_select.ipynb #3790ca9f
+# %% ../nbs/00_select.ipynb #b096de70
 def temperature(
     step: int, # training step, from 0
     total_steps: int, # steps of the whole run
     start: float = 5.0, # temperature at step 0
-    end: float = 0.1, # the floor, reached at the last step
+    end: float = 0.1, # the floor, reached at `total_steps`
     every: int = 1, # update period, in steps (the paper: 100)
 ) -> float:
-    "Exponential annealing max(start * exp(-step * ln(start/end) / total_steps), end) (REKD, section 3)."
+    "Exponential annealing max(start * exp(-step * ln(start/end) / total_steps), end) (REKD, section 3). ValueError unless start >= end > 0 and steps >= 1."
     if not start >= end > 0: raise ValueError(f"temperatures must satisfy start >= end > 0, got start={start}, end={end}")
     if total_steps < 1 or every < 1: raise ValueError(f"total_steps and every must be at least 1, got {total_steps} and {every}")
     step = step // every * every
     return max(start * math.exp(-step * math.log(start / end) / total_steps), end)
 
-# %% ../nbs/00_select.ipynb #d15c3fab
+# %% ../nbs/00_select.ipynb #2f066d17
 def deterministic_mask(
     logits: Tensor, # (B, L, 2) drop and keep logits
     selectable: Tensor, # (B, L) bool: features that may be selected
 ) -> Tensor: # (B, L) float 0/1
-    "Keep a feature where its keep logit wins."
+    "Keep a feature where its keep logit wins; a tie is dropped."
     return ((logits[..., 1] > logits[..., 0]) & selectable).float()
 
-# %% ../nbs/00_select.ipynb #7ea34c43
+# %% ../nbs/00_select.ipynb #1eff8dea
 def topk_mask(
     scores: Tensor, # (B, L) higher is kept first
     selectable: Tensor, # (B, L) bool
     sparsity: float, # target share of selectable features to keep, in (0, 1]
 ) -> Tensor: # (B, L) float 0/1
-    "Keep the round(sparsity * selectable) best features of each example, at least one; ties go to the earlier feature."
+    "Keep the round(sparsity * selectable) best features of each example, at least one; ties go to the earlier feature. ValueError if `sparsity` is outside (0, 1]."
     if not 0 < sparsity <= 1: raise ValueError(f"sparsity must be in (0, 1], got {sparsity}")
     n = selectable.sum(-1, keepdim=True)
     k = torch.minimum((n * sparsity).round().clamp(min=1), n)
     order = scores.masked_fill(~selectable, -torch.inf).argsort(dim=-1, descending=True, stable=True)
     return ((order.argsort(dim=-1) < k) & selectable).float()
 
-# %% ../nbs/00_select.ipynb #cee8045b
+# %% ../nbs/00_select.ipynb #765a57bf
 def random_mask(
     selectable: Tensor, # (B, L) bool
     sparsity: float, # share of selectable features to keep, in (0, 1]
     generator: torch.Generator | None = None, # torch's global generator if None
 ) -> Tensor: # (B, L) float 0/1
-    "The baseline of every table: as many features as `topk_mask`, chosen blindly."
+    "The baseline of every table: as many features as `topk_mask`, chosen blindly. ValueError if `sparsity` is outside (0, 1]."
     return topk_mask(torch.rand(selectable.shape, generator=generator, device=selectable.device), selectable, sparsity)

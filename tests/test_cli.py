@@ -1,0 +1,97 @@
+"The command line, in new processes where that matters."
+import json
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from rekd.cli import main, parse_changes, table
+from rekd.experiment import PRESETS
+from test_presets import home, world  # noqa: F401 (fixtures)
+
+SMALL = ["--set", "n_train=20", "n_test=10", "val_share=0.5", "epochs=3", "batch_size=2", "checkpoint_every=3", "precision=no"]
+
+
+def test_presets_lists_every_row(capsys):
+    main(["presets"])
+    out = capsys.readouterr().out
+    for name in PRESETS: assert re.search(rf"^{re.escape(name)} ", out, re.M), name
+    main(["presets", "--json"])
+    assert json.loads(capsys.readouterr().out)["paper-imdb-mini"]["re_select_lambda"] == 5e-5
+
+
+def test_help_needs_no_torch():
+    "`rekd --help` answers without the heavy imports."
+    code = "import sys\nfrom rekd.cli import main\ntry: main(['--help'])\nexcept SystemExit: pass\nassert 'torch' not in sys.modules and 'transformers' not in sys.modules"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert out.returncode == 0, out.stderr
+    for command in ("demo", "train", "evaluate", "explain", "study", "presets"): assert command in out.stdout
+
+
+@pytest.mark.parametrize("args, said", [
+    (["presets", "demmo"], "demo"),
+    (["train", "demo", "--set", "epochs"], "KEY=VALUE"),
+    (["explain", "imdb-teacher"], "--text"),
+    (["explain", "imdb-teacher", "--text", "  "], "empty"),
+])
+def test_wrong_input_ends_in_one_line(args, said, capsys):
+    with pytest.raises(SystemExit) as e: main(args)
+    assert said in str(e.value) and "\n" not in str(e.value)
+
+
+def test_changes_and_table():
+    assert parse_changes(["a=1", "b=none", "c=x=y", "d=False"]) == dict(a=1, b=None, c="x=y", d=False)
+    assert table([dict(a="x", b=1.0), dict(a="long", b=None)], {"a": "", "b": ".1f"}).splitlines() == ["a       b", "x     1.0", "long    -"]
+
+
+def test_train_evaluate_explain(home, capsys): # noqa: F811
+    main(["train", "demo", "--objective", "re", *SMALL])
+    folder = home / "runs" / "demo" / "re-paper-2025"
+    assert json.loads((folder / "row.json").read_text())["objective"] == "re"
+    capsys.readouterr()
+    main(["evaluate", str(folder / "model"), "--starter", "--n-test", "10", "--json", str(home / "e.json")])
+    rows = json.loads((home / "e.json").read_text())
+    assert [r["mask"] for r in rows] == ["topk", "deterministic", "sampled"] and all(0 <= r["accuracy"] <= 1 for r in rows)
+    capsys.readouterr()
+    main(["explain", str(folder / "model"), "--text", "the plot is <b>dull</b>", "--json", "--html", str(home / "e.html")])
+    told = json.loads(capsys.readouterr().out)
+    assert sum(told["mask"]) == max(1, round(0.1 * len(told["mask"]))) and set(told["probabilities"]) == {"negative", "positive"}
+    assert "<b>dull" not in (home / "e.html").read_text()
+
+
+def test_demo_writes_what_it_says(home, capsys, monkeypatch): # noqa: F811
+    import rekd.experiment as experiment
+    from dataclasses import replace
+    from test_presets import small
+    main(["train", "demo", "--objective", "re", *SMALL])
+    tiny = replace(small("demo"), teacher=str(home / "runs" / "demo" / "re-paper-2025" / "model"))
+    monkeypatch.setitem(experiment.PRESETS, "demo", tiny)
+    main(["demo", "--json", str(home / "demo.json"), "--out", str(home / "figures")])
+    out = capsys.readouterr().out
+    rows = json.loads((home / "demo.json").read_text())
+    assert [(r["objective"], r["mask"]) for r in rows] == [("cls", "none"), ("random", "random")] + [(o, m) for o in ("re", "rekd") for m in ("topk", "deterministic", "sampled")]
+    for r in rows: assert set(r) == {"objective", "seed", "mask", "accuracy", "selection_rate", "seconds"} and f"{r['accuracy']:.3f}" in out
+    assert (home / "figures" / "curves.png").read_bytes()[:4] == b"\x89PNG"
+    assert "paper's" in out and "warm" in out and "Review 1" in out
+    assert "<script" not in (home / "figures" / "rationales.html").read_text()
+
+
+def test_killed_train_resumes_bit_for_bit(home): # noqa: F811
+    "SIGKILL `rekd train` once it is under way, resume, and compare with a run that nobody touched."
+    command = [sys.executable, "-m", "rekd.cli", "train", "demo", "--objective", "re", *SMALL, "epochs=15"]
+    whole, cut = home / "whole", home / "cut"
+    subprocess.run([*command, "--out", str(whole)], check=True, capture_output=True)
+    victim = subprocess.Popen([*command, "--out", str(cut)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.time() + 120
+    while len(list(cut.glob("checkpoint-*"))) < 2 and time.time() < deadline: time.sleep(0.02)
+    time.sleep(int.from_bytes(str(home).encode()[-2:], "big") % 100 / 250) # somewhere between two checkpoints
+    victim.send_signal(signal.SIGKILL)
+    assert victim.wait() == -signal.SIGKILL, "the run ended before it could be killed"
+    assert not (cut / "model").exists()
+    subprocess.run([*command, "--out", str(cut), "--resume"], check=True, capture_output=True)
+    assert (cut / "model" / "model.safetensors").read_bytes() == (whole / "model" / "model.safetensors").read_bytes()
+    last = lambda f: sorted(f.glob("checkpoint-*"))[-1] / "model.safetensors"
+    assert last(cut).read_bytes() == last(whole).read_bytes()
