@@ -190,10 +190,14 @@ def test_a_missing_file_is_named(missing, tmp_path):
 @pytest.mark.parametrize("columns, message", [
     (dict(words=["a"] * 4, label=[0, 1] * 2), "no column.*text.*words, label"),
     (dict(text=["a"] * 4, sentiment=[0, 1] * 2), "no column 'label'.*text, sentiment"),
-    (dict(text=["a", None, "b", "c"], label=[0, 1] * 2), "1 rows of train have no text"),
+    (dict(text=["a", None, "b", "c"], label=[0, 1] * 2), "1 rows of train have no (text|input)"),
     (dict(text=["a"] * 4, label=[0, None, 1, None]), "2 rows have no label")])
 def test_missing_columns_and_values_are_named(columns, message, tmp_path):
-    with pytest.raises(ValueError, match=message): load_rows(write(tmp_path / "d", train=columns, test=texts(2)))
+    with pytest.raises(ValueError, match=message): load_rows(write(tmp_path / "d", train=columns, test={k: [v[0]] * 2 for k, v in columns.items()}))
+
+
+def test_parts_with_different_columns_are_named(tmp_path):
+    with pytest.raises(ValueError, match="test has no column 'label'"): load_rows(write(tmp_path / "d", train=texts(4), test=dict(text=["a"], sentiment=[0])))
 
 
 def test_an_unknown_label_in_test_is_named(tmp_path):
