@@ -7,7 +7,7 @@ __all__ = ['PRESETS', 'OBJECTIVES', 'Preset', 'closest', 'get_preset', 'find_mod
            'warm_from_cls', 'masks_of', 'run_record', 'run_folder', 'run', 'results_file', 'append_row', 'read_rows',
            'cells', 'study', 'demo', 'results_table', 'build_starter', 'write_subset', 'build_starter_teacher']
 
-# %% ../nbs/09_experiment.ipynb #925e75c1
+# %% ../nbs/09_experiment.ipynb #de2537a5
 import dataclasses
 import difflib
 import fcntl
@@ -25,9 +25,9 @@ from .backbone import settings, weights_source
 from .data import Data, load_data, load_rows, loader, make_batches, trim_vocabulary
 from .loss import CLS, RE, REKD, RandomMask
 from .model import RationaleModel, build_model
-from .train import TrainConfig, evaluate, fit, warm_start
+from .train import TrainConfig, evaluate, fit, make_accelerator, warm_start
 
-# %% ../nbs/09_experiment.ipynb #15fff77c
+# %% ../nbs/09_experiment.ipynb #ee05d45f
 @dataclass(frozen=True)
 class Preset:
     "Every setting of an experiment but the objective, the start and the seed."
@@ -49,6 +49,7 @@ class Preset:
     kd_r_lambda: float = 0.5 # weight of the rationale loss
     part: str = "both" # what is distilled
     noise: str = "independent" # of teacher and student
+    sparsity_per: str = "batch" # who has to meet the target: the "batch" (the paper) or each "example"
     cls_epochs: int = 20 # epochs of CLS and of the random baseline
     starter: bool = False # read the repo's starter set
     n_train: int | None = None # rows of train, validation included
@@ -96,11 +97,12 @@ for _data, _sparsity in (("cifar10", 0.15), ("cifar100-20", 0.15), ("cifar100-10
         f"cpu-{_data}": Preset(dataset=_data, sparsity=_sparsity, num_layers=3, teacher=f"cpu-{_data}-teacher", train=replace(_loop, epochs=15), **_image),
     }
 
-# %% ../nbs/09_experiment.ipynb #5b1cd012
+# %% ../nbs/09_experiment.ipynb #2bdd44fa
 PRESETS |= {
-    "starter-teacher": Preset(dataset="imdb", backbone="minilm-l6-imdb", num_layers=4, val_share=0.08, n_test=2000, train=replace(_loop, epochs=2, lr=7e-5),
-                              **(_text | dict(cls_epochs=1))),
-    "demo": Preset(dataset="imdb", backbone="minilm-l2-imdb", teacher="imdb-teacher", starter=True, n_train=2000, n_test=1000, train=replace(_loop, epochs=2), **_text),
+    "starter-teacher": Preset(dataset="imdb", backbone="minilm-l6-imdb", num_layers=4, val_share=0.08, n_test=2000, train=replace(_loop, epochs=1, lr=7e-5),
+                              sparsity_per="example", **(_text | dict(cls_epochs=1, select_lambda=3e-3))),
+    "demo": Preset(dataset="imdb", backbone="minilm-l2-imdb", teacher="imdb-teacher", starter=True, n_train=1200, n_test=600,
+                   train=replace(_loop, epochs=2, batch_size=16), **(_text | dict(max_length=96))),
 }
 
 # %% ../nbs/09_experiment.ipynb #00a8e082
@@ -151,7 +153,7 @@ def prepare(preset: Preset, seed: int) -> tuple[RationaleModel, Data]:
     model = build(preset, load_rows(preset.dataset, preset.starter)[1], seed)
     return model, load_data(preset.dataset, model.processor, preset.starter, preset.n_train, preset.n_test, preset.val_share)
 
-# %% ../nbs/09_experiment.ipynb #031fa71f
+# %% ../nbs/09_experiment.ipynb #321ab654
 def make_objective(
     preset: Preset,
     objective: str, # one of `OBJECTIVES`
@@ -161,13 +163,15 @@ def make_objective(
     "The objective of a run, with its teacher. ValueError for an unknown objective or a missing teacher."
     if objective == "cls": return CLS()
     if objective == "random": return RandomMask()
-    if objective == "re": return RE(preset.re_select_lambda or preset.select_lambda)
+    if objective == "re": return RE(preset.re_select_lambda or preset.select_lambda, preset.sparsity_per)
     if objective != "rekd": raise ValueError(f"unknown objective {objective!r}{closest(objective, OBJECTIVES)}; expected one of {', '.join(OBJECTIVES)}")
     teacher = teacher or preset.teacher
     if teacher is None: raise ValueError("REKD needs a teacher: name a trained RE model, or choose a preset that has one")
     if not isinstance(teacher, RationaleModel): teacher = RationaleModel.from_pretrained(find_model(teacher))
-    out = REKD(teacher, preset.select_lambda, preset.alpha, preset.kd_r_lambda, preset.part, preset.noise)
-    return out if data.train.augment else out.remember(loader(data.train, make_batches(data.train.lengths, 64)))
+    accelerator = make_accelerator(preset.train.precision)
+    out = REKD(teacher.to(accelerator.device), preset.select_lambda, preset.alpha, preset.kd_r_lambda, preset.part, preset.noise, per=preset.sparsity_per)
+    if data.train.augment: return out
+    with accelerator.autocast(): return out.remember(loader(data.train, make_batches(data.train.lengths, 64)))
 
 # %% ../nbs/09_experiment.ipynb #92ad600c
 def warm_from_cls(model: RationaleModel, name: str, preset: Preset, seed: int, out: Path, quiet: bool | None = None):
@@ -196,7 +200,7 @@ def run_folder(name: str, objective: str, start: str, seed: int) -> Path:
     "Where a run keeps its checkpoints and its model."
     return Path(settings()["paths"]["runs"]) / name / f"{objective}-{start}-{seed}"
 
-# %% ../nbs/09_experiment.ipynb #28760442
+# %% ../nbs/09_experiment.ipynb #af387721
 def run(
     name: str, # of the preset, for the run's folder and its row
     objective: str, # one of `OBJECTIVES`
@@ -219,7 +223,8 @@ def run(
         warm_from_cls(model, name, preset, seed, out, quiet)
         loop = replace(loop, sparsity_start=0.5)
     history = fit(model, data, make_objective(preset, objective, data, teacher), loop, seed, out, resume, quiet)
-    masks = {m: evaluate(model, data.test, m) for m in masks_of(objective)}
+    accelerator = make_accelerator(loop.precision)
+    masks = {m: evaluate(model, data.test, m, accelerator=accelerator) for m in masks_of(objective)}
     model.save_pretrained(out / "model")
     return model, dict(
         study=name, objective=objective, start=start, seed=seed, seconds=sum(len(data.train) / e["examples_per_second"] for e in history), masks=masks,

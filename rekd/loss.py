@@ -15,13 +15,17 @@ from torch import Tensor
 from .select import gumbel_noise, gumbel_softmax, random_mask
 from .model import RationaleModel
 
-# %% ../nbs/03_loss.ipynb #b7551d05
+# %% ../nbs/03_loss.ipynb #2cd143e9
 def sparsity_loss(
     mask: Tensor, # (B, L) 1 = kept, over selectable features only
     target: float | Tensor, # number of kept features, one for all or (B,)
+    per: str = "batch", # "batch": the square of the mean (the paper); "example": the mean of the squares
 ) -> Tensor: # scalar, in squared features
-    "Squared difference between the batch means of the kept and the target number of features (REKD, section 3, the RE loss)."
-    return (mask.sum(-1) - target).mean() ** 2 # (1/B Σ_b (Σ_i m_bi - k_b))²
+    "Squared difference between kept and target number of features: of the batch means (REKD, section 3, the RE loss), or of each example. ValueError for another `per`."
+    excess = mask.sum(-1) - target
+    if per == "batch": return excess.mean() ** 2 # (1/B Σ_b (Σ_i m_bi - k_b))²
+    if per == "example": return (excess ** 2).mean() # 1/B Σ_b (Σ_i m_bi - k_b)²
+    raise ValueError(f"per must be 'batch' or 'example', got {per!r}")
 
 # %% ../nbs/03_loss.ipynb #a7e510a2
 def rationale_kd_loss(
@@ -104,18 +108,19 @@ class RandomMask:
         loss = F.cross_entropy(model.predict(batch, mask), batch["labels"])
         return loss, dict(ce=loss)
 
-# %% ../nbs/03_loss.ipynb #d8cdef24
+# %% ../nbs/03_loss.ipynb #324f9e84
 @dataclass
 class RE:
     "Rationale extraction: cross-entropy from a sampled mask, and the sparsity penalty (REKD, section 3)."
     select_lambda: float = 1e-4 # weight of the sparsity loss
+    per: str = "batch" # who has to meet the target: the "batch" (the paper) or each "example"
     selects = True
     def __call__(self, model: RationaleModel, batch: dict, at: Moment) -> tuple[Tensor, dict]:
         selectable = model.selectable(batch)
         mask = gumbel_softmax(model.select(batch), at.T)[0][..., 1] * selectable
         return self.loss(model.predict(batch, mask), mask, selectable, batch["labels"], at)
 
-# %% ../nbs/03_loss.ipynb #635288d3
+# %% ../nbs/03_loss.ipynb #fd896789
 @patch
 def loss(self: RE,
     classes: Tensor, # (B, C) class logits from the kept features
@@ -126,10 +131,10 @@ def loss(self: RE,
 ) -> tuple[Tensor, dict]: # the RE loss, and its parts `ce` and `sparsity`
     "What a drawn rationale costs."
     ce = F.cross_entropy(classes, labels)
-    sparsity = sparsity_loss(mask, at.sparsity * selectable.sum(-1))
+    sparsity = sparsity_loss(mask, at.sparsity * selectable.sum(-1), self.per)
     return ce + self.select_lambda * sparsity, dict(ce=ce, sparsity=sparsity)
 
-# %% ../nbs/03_loss.ipynb #7f8a306d
+# %% ../nbs/03_loss.ipynb #2ab78af3
 @dataclass
 class REKD:
     "RE with a frozen teacher's rationales and predictions (REKD, section 3). ValueError for an unknown `noise`."
@@ -140,6 +145,7 @@ class REKD:
     part: str = "both" # "both", "rationale" or "prediction"
     noise: str = "independent" # of teacher and student: "independent" (the paper), "shared", or "none" in the distillation
     hard: bool = False # distil the teacher's choices instead of its distributions
+    per: str = "batch" # who has to meet the target: the "batch" (the paper) or each "example"
     cache: dict = field(default_factory=dict, repr=False) # example index -> the teacher's (L, 2) logits, see `remember`
     selects = True
     def __post_init__(self):
@@ -204,7 +210,7 @@ def prediction_loss(self: REKD,
     with torch.no_grad(): theirs = self.teacher.to(mask.device).predict(batch, mask)
     return prediction_kd_loss(classes, theirs, T, self.hard)
 
-# %% ../nbs/03_loss.ipynb #871025f1
+# %% ../nbs/03_loss.ipynb #878138f3
 @patch
 def __call__(self: REKD, model: RationaleModel, batch: dict, at: Moment) -> tuple[Tensor, dict]:
     "The REKD loss of a batch, and its parts `ce`, `sparsity`, `kd_r` and `kd_y`."
@@ -212,7 +218,7 @@ def __call__(self: REKD, model: RationaleModel, batch: dict, at: Moment) -> tupl
     noise = gumbel_noise(logits)
     mask = gumbel_softmax(logits, at.T, noise)[0][..., 1] * selectable
     classes = model.predict(batch, mask)
-    re_loss, parts = RE(self.select_lambda).loss(classes, mask, selectable, batch["labels"], at)
+    re_loss, parts = RE(self.select_lambda, self.per).loss(classes, mask, selectable, batch["labels"], at)
     kd_r = self.rationale_loss(logits, noise, batch, selectable, at.T)
     kd_y = self.prediction_loss(classes, mask, batch, at.T)
     alpha = annealed_alpha(at.T, at.T_start, at.T_end) if self.alpha is None else self.alpha

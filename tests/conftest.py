@@ -14,6 +14,7 @@ import tiny # noqa: E402
 import torch # noqa: E402
 
 torch.set_num_threads(1)
+os.fsync = lambda fd: None # it guards against a power cut, which no test can make, and takes most of the time on a busy disk
 # the same examples in every run, and no database on disk
 hypothesis.settings.register_profile("rekd", deadline=None, derandomize=True, max_examples=40, print_blob=False)
 hypothesis.settings.load_profile("rekd")

@@ -65,7 +65,7 @@ if __name__ == "__main__":
     def trial(how, kills):
         folder = root / f"run-{len(trials)}"
         trials.append(dict(how=how, folder=str(folder), codes=[kill(folder) for kill in kills] + [child(folder)]))
-    for at in sorted(rng.sample(range(1, operations), 8)): trial(f"killed at file operation {at} of {operations}", [lambda f, at=at: child(f, at)])
+    for at in sorted(rng.sample(range(1, operations), 6)): trial(f"killed at file operation {at} of {operations}", [lambda f, at=at: child(f, at)])
     ats = [rng.randrange(10, operations // 4) for _ in range(3)]
     trial(f"killed at file operations {ats}, one after the other", [lambda f, at=at: child(f, at) for at in ats])
     for step in (2, 8):

@@ -26,7 +26,7 @@ def trials(tmp_path_factory):
 
 
 def test_the_kills_took_place(trials):
-    assert len(trials[1]) == 11
+    assert len(trials[1]) == 9
     for t in trials[1]: assert t["codes"] == [-9] * (len(t["codes"]) - 1) + [0], t
 
 

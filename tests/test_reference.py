@@ -256,7 +256,7 @@ def one_step(objective, student, monkeypatch):
     def fake(logits, generator=None):
         drawn.append(logits.shape)
         return noises[len(drawn) - 1][:logits.shape[0], :logits.shape[1]]
-    monkeypatch.setattr("rekd.loss.gumbel_noise", fake)
+    for module in ("select", "loss"): monkeypatch.setattr(f"rekd.{module}.gumbel_noise", fake)
     before = {k: v.clone() for k, v in student.state_dict().items()}
     watched, data = Watched(objective), tiny.text_data(6)
     fit(student, data, watched, TrainConfig(epochs=1, batch_size=8, **STEP), quiet=True)
