@@ -79,14 +79,14 @@ def show_reviews(models: dict, test, n: int, page: Path):
     page.write_text(rationale_page([{k: e[i] for k, e in told.items()} for i in range(len(some))], truths, "Rationales of teacher, RE and REKD",
                                    "Test reviews of the starter set. Kept words are marked; the models saw nothing else."))
 
-# %% ../nbs/10_cli.ipynb #bcd2ca91
+# %% ../nbs/10_cli.ipynb #14998aee
 def run_demo(command: Demo):
     from rekd.data import load_rows
     from rekd.experiment import demo, get_preset
     from rekd.show import plot_curves
     preset = get_preset("demo")
-    print(f"A student of {preset.num_layers or 2} layers learns to classify IMDB reviews from {preset.sparsity:.0%} of their words. RE and REKD start alike, from the paper's\n"
-          "start: pretrained layers, new heads. The teacher was trained on all 25,000 training reviews and is shipped in artifacts/models.\n")
+    print(f"A small student learns to classify IMDB reviews from {preset.sparsity:.0%} of their words. RE and REKD start alike, from the paper's start:\n"
+          f"pretrained layers, new heads. The teacher, an RE model, is shipped in artifacts/models/{preset.teacher}.\n")
     rows, models, histories = demo(command.seed)
     test = load_rows(preset.dataset, preset.starter)[0]["test"]
     print("\n" + table(rows, {"objective": "", "mask": "", "accuracy": ".3f", "selection_rate": ".3f", "seconds": ".0f"}))
@@ -202,7 +202,7 @@ class Presets:
     name: Annotated[str | None, tyro.conf.Positional] = None # show every setting of one
     json: bool = False # print JSON
 
-# %% ../nbs/10_cli.ipynb #5eac69a1
+# %% ../nbs/10_cli.ipynb #dbfbe243
 def run_presets(command: Presets):
     from dataclasses import asdict
     from rekd.experiment import PRESETS, get_preset
@@ -210,17 +210,19 @@ def run_presets(command: Presets):
     if command.json: print(json.dumps({k: asdict(p) for k, p in shown.items()}, indent=1))
     elif command.name: print("\n".join(f"{k:18} {v}" for k, v in (asdict(shown[command.name]) | asdict(shown[command.name].train)).items() if k != "train"))
     else:
-        rows = [dict(name=k, **(asdict(p) | asdict(p.train))) for k, p in shown.items()]
-        print(table(rows, {"name": "", "dataset": "", "backbone": "", "teacher": "", "num_layers": "d", "sparsity": ".2f", "select_lambda": ".0e", "re_select_lambda": ".0e",
-                           "lr": ".0e", "epochs": "d", "cls_epochs": "d", "batch_size": "d", "weight_decay": ".0e", "dropout": ".1f"}))
+        rows = [dict(preset=k, backbone=p.backbone, layers=p.num_layers, keep=p.sparsity, lam=p.select_lambda, lam_re=p.re_select_lambda, lr=p.train.lr, epochs=p.train.epochs,
+                     cls=p.cls_epochs, batch=p.train.batch_size, decay=p.train.weight_decay, dropout=p.dropout) for k, p in shown.items()]
+        print(table(rows, {"preset": "", "backbone": "", "layers": "d", "keep": ".2f", "lam": ".0e", "lam_re": ".0e", "lr": ".0e", "epochs": "d", "cls": "d", "batch": "d",
+                           "decay": ".0e", "dropout": ".1f"}))
+        print("\nlayers: all if -. keep: target share of features. lam, lam_re: weight of the sparsity loss, and another one when RE trains alone. epochs: of RE and REKD; cls: of CLS and random.")
         print("`rekd presets NAME` shows every setting of one.")
 
-# %% ../nbs/10_cli.ipynb #c2d9e83d
+# %% ../nbs/10_cli.ipynb #4478d8b5
 @dataclass
 class Starter:
     "Build the starter set again: reviews, images, a small backbone and (with --teacher) the trained teacher."
     out: Path = Path("artifacts")
-    teacher: bool = False # also train the teacher (about two hours on two cores)
+    teacher: bool = False # also train the teacher (about an hour on two cores)
 
 # %% ../nbs/10_cli.ipynb #0a8bae6a
 def run_starter(command: Starter):

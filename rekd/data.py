@@ -29,7 +29,7 @@ def _bars_on_terminals():
     finally:
         if hide: datasets.enable_progress_bars()
 
-# %% ../nbs/04_data.ipynb #789db802
+# %% ../nbs/04_data.ipynb #7ef00fed
 PARTS = ("train", "val", "test")
 
 def read_folder(
@@ -41,8 +41,8 @@ def read_folder(
     for part in ("train", "test"):
         if not files[part].is_file():
             raise FileNotFoundError(f"{files[part]} is missing: a folder holds train.parquet, test.parquet and perhaps val.parquet")
-    files = {part: str(f) for part, f in files.items() if f.is_file()}
-    with _bars_on_terminals(): return datasets.load_dataset("parquet", data_files=files)
+    # each on its own: `datasets` would cast all parts to the columns of the first
+    with _bars_on_terminals(): return datasets.DatasetDict({part: datasets.Dataset.from_parquet(str(f)) for part, f in files.items() if f.is_file()})
 
 # %% ../nbs/04_data.ipynb #f1ee35a4
 def _seen(rows):

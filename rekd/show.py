@@ -60,7 +60,7 @@ h1{line-height:1.2}section{border-top:1px solid #8886;margin:1.5rem 0;padding-to
 @media(max-width:40rem){.row{grid-template-columns:1fr}}
 @media(prefers-color-scheme:dark){body{color:#e8e8e8;background:#16181c}}"""
 
-# %% ../nbs/07_show.ipynb #808a41e0
+# %% ../nbs/07_show.ipynb #7f521bc3
 def rationale_page(
     examples: list[dict[str, Explanation]], # an entry an example: model name -> its explanation
     truths: list[str] | None = None, # the true label of each example
@@ -71,7 +71,8 @@ def rationale_page(
     sections = []
     for i, models in enumerate(examples):
         truth = truths[i] if truths else None
-        rows = "".join(f'<div class="row"><div class="who">{html.escape(name)}<span class="said">{html.escape(verdict(e, truth))}</span></div><div>{e._repr_html_()}</div></div>'
+        judged = {} if truth is None else {name: "right" if e.label == truth else "wrong" for name, e in models.items()}
+        rows = "".join(f'<div class="row"><div class="who">{html.escape(name)}<span class="said">{judged.get(name, "")}</span></div><div>{e._repr_html_()}</div></div>'
                        for name, e in models.items())
         heading = f"Example {i + 1}" + (f", truly {html.escape(truth)}" if truth else "")
         sections.append(f"<section><h2>{heading}</h2>{rows}</section>")
@@ -82,11 +83,11 @@ def rationale_page(
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 MARKERS = "osD^v*"
 
-# %% ../nbs/07_show.ipynb #d02d7dda
+# %% ../nbs/07_show.ipynb #2a202bdd
 def panel(ax, histories: dict[str, list[dict]], value, label: str):
     "Draw `value(epoch)` of each history into one axis."
-    for (name, h), c, m in zip(histories.items(), COLOURS, MARKERS):
-        ax.plot([r["epoch"] + 1 for r in h], [value(r) for r in h], color=c, marker=m, markersize=5, label=name)
+    for (name, rows), c, m in zip(histories.items(), COLOURS, MARKERS):
+        ax.plot([r["epoch"] + 1 for r in rows], [value(r) for r in rows], color=c, marker=m, markersize=5, label=name)
     ax.set(xlabel="epoch", ylabel=label)
     ax.xaxis.get_major_locator().set_params(integer=True)
     ax.grid(alpha=0.3)

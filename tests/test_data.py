@@ -203,7 +203,6 @@ def test_missing_columns_and_values_are_named(columns, message, tmp_path):
     with pytest.raises(ValueError, match=message): load_rows(write(tmp_path / "d", train=columns, test={k: [v[0]] * 2 for k, v in columns.items()}))
 
 
-@pytest.mark.xfail(strict=True, reason="read_folder lets `datasets` cast one part to the other's columns: a DatasetGenerationError instead of our ValueError")
 def test_parts_with_different_columns_are_named(tmp_path):
     with pytest.raises(ValueError, match="test has no column 'label'"): load_rows(write(tmp_path / "d", train=texts(4), test=dict(text=["a"], sentiment=[0])))
 

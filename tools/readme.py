@@ -2,11 +2,14 @@
 import re
 from pathlib import Path
 
+import nbformat
 from nbconvert import MarkdownExporter
 
 top = Path(__file__).parents[1]
-text, _ = MarkdownExporter().from_filename(str(top / "nbs" / "index.ipynb"))
-text = re.sub(r"```python\n#\| hide\n.*?```\n", "", text, flags=re.S) # cells that a reader need not see
+nb = nbformat.read(top / "nbs" / "index.ipynb", as_version=4)
+nb.cells = [c for c in nb.cells if not c.source.startswith("#| hide")]
+nb.metadata["language_info"] = {"name": "python"}
+text, _ = MarkdownExporter().from_notebook_node(nb)
 text = re.sub(r"\]\((?!https?:|#|\.\./)", "](nbs/", text).replace("](../", "](")
 text = re.sub(r"\n{3,}", "\n\n", text)
 (top / "README.md").write_text("<!-- Made from nbs/index.ipynb by `make readme`: change that. -->\n\n" + text.strip() + "\n")
