@@ -7,10 +7,9 @@ __all__ = ['PRESETS', 'OBJECTIVES', 'Preset', 'closest', 'get_preset', 'find_mod
            'warm_from_cls', 'masks_of', 'run_record', 'run_folder', 'run', 'results_file', 'append_row', 'read_rows',
            'cells', 'study', 'demo', 'results_table', 'build_starter', 'write_subset', 'build_starter_teacher']
 
-# %% ../nbs/09_experiment.ipynb #de2537a5
+# %% ../nbs/09_experiment.ipynb #33fab175
 import dataclasses
 import difflib
-import fcntl
 import json
 import os
 import platform
@@ -21,6 +20,7 @@ from importlib.metadata import version
 from pathlib import Path
 import torch
 import rekd
+from filelock import FileLock
 from .backbone import settings, weights_source
 from .data import Data, load_data, load_rows, loader, make_batches, trim_vocabulary
 from .loss import CLS, RE, REKD, RandomMask
@@ -236,13 +236,12 @@ def results_file(name: str) -> Path:
     "Where the rows of a study are kept."
     return Path(settings()["paths"]["artifacts"]) / "results" / f"{name}.jsonl"
 
-# %% ../nbs/09_experiment.ipynb #55f418b9
+# %% ../nbs/09_experiment.ipynb #e07ec32b
 def append_row(file: str | Path, row: dict):
     "Add one JSON line at the end, under a lock, and sync it to disk."
     file = Path(file)
     file.parent.mkdir(parents=True, exist_ok=True)
-    with open(file, "a") as f:
-        fcntl.flock(f, fcntl.LOCK_EX)
+    with FileLock(f"{file}.lock"), open(file, "a") as f:
         f.write(json.dumps(row) + "\n")
         f.flush()
         os.fsync(f.fileno())

@@ -83,30 +83,30 @@ def rationale_page(
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 MARKERS = "osD^v*"
 
-# %% ../nbs/07_show.ipynb #2a202bdd
-def panel(ax, histories: dict[str, list[dict]], value, label: str):
-    "Draw `value(epoch)` of each history into one axis."
+# %% ../nbs/07_show.ipynb #1edf0c08
+def panel(ax, histories: dict[str, list[dict]], value, label: str, selecting: bool = False):
+    "Draw `value(epoch)` of each history into one axis; with `selecting`, only of models that select."
     for (name, rows), c, m in zip(histories.items(), COLOURS, MARKERS):
+        if selecting and "sparsity" not in rows[0]["train"]: continue
         ax.plot([r["epoch"] + 1 for r in rows], [value(r) for r in rows], color=c, marker=m, markersize=5, label=name)
     ax.set(xlabel="epoch", ylabel=label)
     ax.xaxis.get_major_locator().set_params(integer=True)
     ax.grid(alpha=0.3)
 
-# %% ../nbs/07_show.ipynb #0a93028a
+# %% ../nbs/07_show.ipynb #90a78a14
 def plot_curves(
     histories: dict[str, list[dict]], # model name -> what `fit` returned
     title: str = "",
 ): # a matplotlib figure
-    "Training loss, validation accuracy, selection rate and temperature over the epochs, a line a model."
+    "Training cross-entropy, validation accuracy, mean keep probability and temperature over the epochs, a line a model."
     from matplotlib.figure import Figure
     fig = Figure(figsize=(10, 6.5), dpi=100, layout="constrained")
     axes = fig.subplots(2, 2)
-    panel(axes[0, 0], histories, lambda r: r["train"]["loss"], "training loss (nats an example)")
+    panel(axes[0, 0], histories, lambda r: r["train"]["ce"], "training cross-entropy (nats)")
     panel(axes[0, 1], histories, lambda r: r["val"]["accuracy"], "validation accuracy")
-    selecting = {k: h for k, h in histories.items() if h[0]["val"]["selection_rate"] < 1}
-    panel(axes[1, 0], histories, lambda r: r["val"]["selection_rate"], "share of features kept (validation)")
-    panel(axes[1, 1], histories, lambda r: r["temperature"], "temperature at the end of the epoch")
-    if selecting: axes[1, 0].axhline(next(iter(selecting.values()))[-1]["sparsity_target"], color="#777", ls="--", lw=1)
-    axes[0, 1].legend()
+    panel(axes[1, 0], histories, lambda r: r["val"]["expected_rate"], "mean keep probability (validation)", selecting=True)
+    panel(axes[1, 1], histories, lambda r: r["temperature"], "temperature at the end of the epoch", selecting=True)
+    for ax in axes.flat: ax.legend()
+    axes[1, 0].axhline(next(iter(histories.values()))[-1]["sparsity_target"], color="#777", ls="--", lw=1)
     fig.suptitle(title)
     return fig
