@@ -163,11 +163,11 @@ def _quiet_transformers():
         logging.set_verbosity(level)
         if bars: logging.enable_progress_bar()
 
-# %% ../nbs/01_backbone.ipynb #02bb85cb
+# %% ../nbs/01_backbone.ipynb #04cfbe87
 def _hf_net(config, pretrained, source):
     "A transformers encoder without its pooler, float32, from weights or at random."
     from transformers import AutoModel
-    # plain attention trains a fifth faster than the fused one on a CPU in bf16 (benchmarks/attention.py)
+    # plain attention trains about a tenth faster than the fused one on a CPU in bf16 (benchmarks/attention.py)
     kw = dict(dtype=torch.float32) | ({} if torch.cuda.is_available() else dict(attn_implementation="eager"))
     with _quiet_transformers():
         net = AutoModel.from_pretrained(source, config=config, **kw) if pretrained else AutoModel.from_config(config, **kw)

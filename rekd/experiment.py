@@ -111,16 +111,19 @@ def closest(word: str, known) -> str:
     near = difflib.get_close_matches(word, list(known), 1)
     return f" (did you mean {near[0]!r}?)" if near else ""
 
-# %% ../nbs/09_experiment.ipynb #b6076cfa
+# %% ../nbs/09_experiment.ipynb #79d58d37
 def get_preset(
     name: str, # a key of `PRESETS`
     **changes, # fields of `Preset` or `TrainConfig` to set
 ) -> Preset:
     "A preset by name, with changes; ValueError with the closest match for an unknown name or field."
     if name not in PRESETS: raise ValueError(f"unknown preset {name!r}{closest(name, PRESETS)}; `rekd presets` lists all")
-    mine, loops = ({f.name for f in dataclasses.fields(c)} for c in (Preset, TrainConfig))
-    for k in changes:
+    mine, loops = ({f.name: f.type for f in dataclasses.fields(c)} for c in (Preset, TrainConfig))
+    for k, v in changes.items():
         if k not in mine | loops: raise ValueError(f"unknown setting {k!r}{closest(k, mine | loops)}")
+        wanted = (mine | loops)[k]
+        if not isinstance(float(v) if type(v) is int and wanted not in (int, int | None) else v, wanted):
+            raise ValueError(f"{k} must be {getattr(wanted, '__name__', wanted)}, got {v!r}")
     preset = replace(PRESETS[name], **{k: v for k, v in changes.items() if k in mine})
     return replace(preset, train=replace(preset.train, **{k: v for k, v in changes.items() if k in loops}))
 

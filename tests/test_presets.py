@@ -144,12 +144,20 @@ def test_study_goes_on_where_it_stopped(home, monkeypatch):
 @pytest.mark.parametrize("wrong, hint", [
     (lambda: get_preset("papper-imdb-small"), "paper-imdb-small"),
     (lambda: get_preset("demo", epoch=1), "epochs"),
+    (lambda: get_preset("demo", lr="high"), "lr must be float, got 'high'"),
+    (lambda: get_preset("demo", epochs=1.5), "epochs must be int, got 1.5"),
+    (lambda: get_preset("demo", starter=1), "starter must be bool, got 1"),
     (lambda: run("demo", "rkd"), "rekd"),
     (lambda: run("demo", "cls", start="warm"), "warm"),
     (lambda: run("demo", "re", start="cold"), "cold"),
 ])
 def test_wrong_names_are_answered(wrong, hint, home):
     with pytest.raises(ValueError, match=hint): wrong()
+
+
+def test_whole_numbers_pass_for_floats_and_none_where_it_may_stand():
+    p = get_preset("demo", sparsity_start=1, alpha=None, n_train=None, clip=2)
+    assert (p.train.sparsity_start, p.alpha, p.n_train, p.train.clip) == (1, None, None, 2)
 
 
 def test_objectives_are_all_there(): assert OBJECTIVES == ("cls", "random", "re", "rekd")
