@@ -100,6 +100,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                  'rekd.experiment.build_starter': ('experiment.html#build_starter', 'rekd/experiment.py'),
                                  'rekd.experiment.build_starter_teacher': ('experiment.html#build_starter_teacher', 'rekd/experiment.py'),
                                  'rekd.experiment.cells': ('experiment.html#cells', 'rekd/experiment.py'),
+                                 'rekd.experiment.check_same': ('experiment.html#check_same', 'rekd/experiment.py'),
                                  'rekd.experiment.closest': ('experiment.html#closest', 'rekd/experiment.py'),
                                  'rekd.experiment.demo': ('experiment.html#demo', 'rekd/experiment.py'),
                                  'rekd.experiment.find_model': ('experiment.html#find_model', 'rekd/experiment.py'),

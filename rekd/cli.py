@@ -112,12 +112,11 @@ class Train:
     resume: bool = False # go on from the last checkpoint in the folder
     set: list[str] = field(default_factory=list) # other settings as KEY=VALUE, e.g. dataset=my_folder epochs=3 lr=1e-4
 
-# %% ../nbs/10_cli.ipynb #3a2c009d
+# %% ../nbs/10_cli.ipynb #1fcd336f
 def run_train(command: Train):
     from rekd.experiment import get_preset, run, run_folder
     out = command.out or run_folder(command.preset, command.objective, command.start, command.seed)
     row = run(command.preset, command.objective, command.seed, command.start, get_preset(command.preset, **parse_changes(command.set)), command.teacher, out, command.resume)[1]
-    (out / "row.json").write_text(json.dumps(row) + "\n")
     print(table([dict(mask=m, **r) for m, r in row["masks"].items()], {"mask": "", "accuracy": ".3f", "selection_rate": ".3f"}))
     print(f"The model is in {out}/model; its metrics are in {out}/metrics.jsonl.")
 

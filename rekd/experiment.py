@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['PRESETS', 'OBJECTIVES', 'Preset', 'closest', 'get_preset', 'find_model', 'build', 'prepare', 'make_objective',
-           'warm_from_cls', 'masks_of', 'run_record', 'run_folder', 'run', 'results_file', 'append_row', 'read_rows',
-           'cells', 'study', 'demo', 'results_table', 'build_starter', 'write_subset', 'build_starter_teacher']
+           'check_same', 'warm_from_cls', 'masks_of', 'run_record', 'run_folder', 'run', 'results_file', 'append_row',
+           'read_rows', 'cells', 'study', 'demo', 'results_table', 'build_starter', 'write_subset',
+           'build_starter_teacher']
 
-# %% ../nbs/09_experiment.ipynb #33fab175
+# %% ../nbs/09_experiment.ipynb #3df87c2a
 import dataclasses
 import difflib
 import json
@@ -25,7 +26,7 @@ from .backbone import settings, weights_source
 from .data import Data, load_data, load_rows, loader, make_batches, trim_vocabulary
 from .loss import CLS, RE, REKD, RandomMask
 from .model import RationaleModel, build_model
-from .train import TrainConfig, evaluate, fit, make_accelerator, warm_start
+from .train import TrainConfig, evaluate, fit, make_accelerator, warm_start, write_text
 
 # %% ../nbs/09_experiment.ipynb #ee05d45f
 @dataclass(frozen=True)
@@ -176,11 +177,21 @@ def make_objective(
     if data.train.augment: return out
     with accelerator.autocast(): return out.remember(loader(data.train, make_batches(data.train.lengths, 64)))
 
-# %% ../nbs/09_experiment.ipynb #92ad600c
+# %% ../nbs/09_experiment.ipynb #15a3bb88
+def check_same(config: dict, preset: Preset, where: str | Path, keys: tuple | None = None):
+    "ValueError that names the first setting in which a row's `config` differs from a preset; what the objective and the start decide is left out."
+    flat = lambda c: {k: v for k, v in (c | c["train"]).items() if k not in ("train", "epochs", "sparsity_start")}
+    theirs, mine = flat(config), flat(dataclasses.asdict(preset))
+    for k in keys or theirs:
+        if theirs[k] != mine[k]: raise ValueError(f"{where} was made with {k}={theirs[k]!r}, this run has {mine[k]!r}: move it away, or use another folder")
+
+# %% ../nbs/09_experiment.ipynb #5a712a31
 def warm_from_cls(model: RationaleModel, name: str, preset: Preset, seed: int, out: Path, quiet: bool | None = None):
-    "Put the student's own CLS model, trained now if it is not there, into generator and predictor."
+    "Put the student's own CLS model, trained now if it is not there, into generator and predictor. ValueError if the one that is there is another's."
     folder = out.parent / f"cls-paper-{seed}"
-    if not (folder / "model" / "config.json").is_file(): run(name, "cls", seed, preset=preset, out=folder, resume=True, quiet=quiet)
+    if not (folder / "row.json").is_file(): run(name, "cls", seed, preset=preset, out=folder, resume=True, quiet=quiet)
+    data_and_network = ("dataset", "starter", "n_train", "val_share", "backbone", "num_layers", "pretrained", "pool", "max_length", "image_size", "dropout")
+    check_same(json.loads((folder / "row.json").read_text())["config"], preset, folder, data_and_network)
     model.load_state_dict(RationaleModel.from_pretrained(folder / "model").state_dict())
     warm_start(model)
 
@@ -203,7 +214,7 @@ def run_folder(name: str, objective: str, start: str, seed: int) -> Path:
     "Where a run keeps its checkpoints and its model."
     return Path(settings()["paths"]["runs"]) / name / f"{objective}-{start}-{seed}"
 
-# %% ../nbs/09_experiment.ipynb #af387721
+# %% ../nbs/09_experiment.ipynb #fc0a92d4
 def run(
     name: str, # of the preset, for the run's folder and its row
     objective: str, # one of `OBJECTIVES`
@@ -229,10 +240,12 @@ def run(
     accelerator = make_accelerator(loop.precision)
     masks = {m: evaluate(model, data.test, m, accelerator=accelerator) for m in masks_of(objective)}
     model.save_pretrained(out / "model")
-    return model, dict(
+    row = dict(
         study=name, objective=objective, start=start, seed=seed, seconds=sum(len(data.train) / e["examples_per_second"] for e in history), masks=masks,
         teacher=(teacher if isinstance(teacher, str) else preset.teacher) if objective == "rekd" else None,
         n_train=len(data.train), n_val=len(data.val), n_test=len(data.test), config=dataclasses.asdict(replace(preset, train=loop)), epochs=history, **run_record())
+    write_text(out / "row.json", json.dumps(row) + "\n")
+    return model, row
 
 # %% ../nbs/09_experiment.ipynb #c5f5ca0d
 def results_file(name: str) -> Path:
@@ -259,7 +272,7 @@ def cells(objectives: list[str], seeds: list[int], starts: list[str]) -> list[tu
     "The (objective, start, seed) of a study, seed by seed; only RE and REKD have several starts."
     return [(o, start, seed) for seed in seeds for o in objectives for start in (starts if o in ("re", "rekd") else ["paper"])]
 
-# %% ../nbs/09_experiment.ipynb #100aaeb4
+# %% ../nbs/09_experiment.ipynb #f0945a50
 def study(
     name: str, # of the preset
     objectives: list[str] = OBJECTIVES,
@@ -269,8 +282,10 @@ def study(
     teacher: str | None = None, # instead of the preset's
     quiet: bool | None = None, # no progress bars
 ) -> list[dict]: # all rows of the study, older ones included
-    "Objectives x starts x seeds, a row each in `results_file(name)`; rows that are there are not run again."
+    "Objectives x starts x seeds, a row each in `results_file(name)`; rows that are there are not run again. ValueError if they have other settings."
     file = results_file(name)
+    preset = preset or get_preset(name)
+    for r in read_rows(file): check_same(r["config"], preset, file)
     for objective, start, seed in cells(objectives, seeds, starts):
         if any((r["objective"], r["start"], r["seed"]) == (objective, start, seed) for r in read_rows(file)): continue
         append_row(file, run(name, objective, seed, start, preset, teacher, resume=True, quiet=quiet)[1])

@@ -1,4 +1,5 @@
 "Every preset's code path, end to end, with tiny random weights in place of the hub's; the command line on top."
+import dataclasses
 import json
 from dataclasses import replace
 
@@ -120,6 +121,7 @@ def test_warm_start_trains_cls_once(home):
     run("demo", "rekd", seed=1, start="warm", preset=preset, teacher=str(home / "runs" / "demo" / "re-warm-1" / "model"), quiet=True)
     assert (home / "runs" / "demo" / "cls-paper-1" / "model" / "model.safetensors").stat().st_mtime_ns == first
     assert row["config"]["train"]["sparsity_start"] == 0.5
+    with pytest.raises(ValueError, match="cls-paper-1 was made with dropout=0.1, this run has 0.3"): run("demo", "re", seed=1, start="warm", preset=replace(preset, dropout=0.3), resume=True)
 
 
 def test_re_and_rekd_start_alike(home):
@@ -133,12 +135,14 @@ def test_re_and_rekd_start_alike(home):
 def test_study_goes_on_where_it_stopped(home, monkeypatch):
     import rekd.experiment as experiment
     monkeypatch.setenv("REKD_ARTIFACTS", str(home / "artifacts"))
-    ran = []
-    monkeypatch.setattr(experiment, "run", lambda name, objective, seed, start, *a, **k: (None, dict(objective=objective, start=start, seed=seed)) if not ran.append((objective, start, seed)) else None)
-    append_row(results_file("demo"), dict(objective="re", start="paper", seed=1))
+    ran, config = [], dataclasses.asdict(get_preset("demo"))
+    monkeypatch.setattr(experiment, "run", lambda name, objective, seed, start, *a, **k: (None, dict(objective=objective, start=start, seed=seed, config=config)) if not ran.append((objective, start, seed)) else None)
+    append_row(results_file("demo"), dict(objective="re", start="paper", seed=1, config=config))
     rows = study("demo", ["cls", "re"], [1, 2], ["paper", "warm"])
     assert ran == [c for c in cells(["cls", "re"], [1, 2], ["paper", "warm"]) if c != ("re", "paper", 1)]
     assert len(rows) == 6 and read_rows(results_file("demo")) == rows
+    with pytest.raises(ValueError, match="alpha=0.3, this run has 0.5"): study("demo", ["cls"], [3], preset=get_preset("demo", alpha=0.5))
+    with pytest.raises(ValueError, match="lr=0.0001, this run has 0.5"): study("demo", ["cls"], [3], preset=get_preset("demo", lr=0.5))
 
 
 @pytest.mark.parametrize("wrong, hint", [
