@@ -36,8 +36,10 @@ export: .venv/installed-dev
 readme: .venv/installed-dev
 	$(BIN)/python tools/readme.py
 
+# style, docstrings and types
 lint: .venv/installed-dev
 	$(BIN)/ruff check
+	$(BIN)/python tools/typecheck.py
 
 # what CI asks beside the tests: everything generated is up to date
 check: export lint

@@ -4,30 +4,35 @@
 
 # %% auto #0
 __all__ = ['IMAGE_TYPES', 'DEFAULTS', 'Backbone', 'TextBackbone', 'ImageBackbone', 'TimmBackbone', 'BiGRU',
-           'backbone_from_config', 'find_settings', 'settings', 'weights_source', 'load_backbone', 'TextProcessor',
-           'ImageProcessor', 'load_processor']
+           'backbone_from_config', 'find_settings', 'settings', 'bigru_name', 'weights_source', 'load_backbone',
+           'TextProcessor', 'ImageProcessor', 'load_processor']
 
-# %% ../nbs/01_backbone.ipynb #48152539
-import configparser, math, os
+# %% ../nbs/01_backbone.ipynb #17c3a796
+import configparser, math, os, re
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+import numpy as np
 import torch
 import torch.nn as nn
 from fastcore.basics import patch
 from torch import Tensor
+from .errors import DataError, MissingError, ModelError, RekdError, SettingError, check_name, check_number, closest, shown
 
-# %% ../nbs/01_backbone.ipynb #f933fd0e
+# %% ../nbs/01_backbone.ipynb #e0cbe009
 class Backbone(nn.Module):
-    "Three verbs that turn a network into something to select from; a subclass defines `features` and `encode`. ValueError for an unknown `pool`."
+    "Three verbs that turn a network into something to select from; a subclass defines `features` and `encode`. SettingError for an unknown `pool`."
     modality = "text" # or "image": which inputs it reads
     prefix = 0 # hidden states before the features', such as the ViT's [CLS]
+    patch: int # images: pixels a side of a patch
+    image_size: int | None = None # pixels a side, if only one size can be read
     def __init__(self,
         config: dict, # what `backbone_from_config` needs to build it again, JSON-ready
         dim: int, # D, the width of the hidden states
         pool: str = "cls", # "cls": the first hidden state (the paper); "mean": the mean over kept features
     ):
         super().__init__()
-        if pool not in ("cls", "mean"): raise ValueError(f"pool must be 'cls' or 'mean', got {pool!r}")
+        check_name("pool", pool, ("cls", "mean"))
         self.config, self.dim, self.pooling = config, dim, pool
     def features(self,
         inputs: Tensor, # token ids (B, L) or pixels (B, 3, H, W)
@@ -99,9 +104,13 @@ class ImageBackbone(Backbone):
         for layer in self.net.layers if hasattr(self.net, "layers") else self.net.encoder.layer: x = layer(x)
         return x
 
-# %% ../nbs/01_backbone.ipynb #338fc354
+# %% ../nbs/01_backbone.ipynb #4a4da1a9
+_HUB = ("it is not on this machine and did not come from the hub. Check the spelling and the network; to work without one, download it elsewhere, "
+        "put its folder where REKD_WEIGHTS (or `weights` in settings.ini) points, and set HF_HUB_OFFLINE=1")
+
+# %% ../nbs/01_backbone.ipynb #b44c5792
 class TimmBackbone(Backbone):
-    "A `VisionTransformer` of timm; its features are patch embeddings. No final norm, as in the paper. ValueError for another kind of network."
+    "A `VisionTransformer` of timm; its features are patch embeddings. No final norm, as in the paper. SettingError for another kind of network."
     modality = "image"
     def __init__(self,
         net, # a timm `VisionTransformer` built with `num_classes=0`; its final norm is removed
@@ -109,28 +118,40 @@ class TimmBackbone(Backbone):
         pool: str = "cls", # "cls" or "mean"
     ):
         from timm.models.vision_transformer import VisionTransformer
-        if not isinstance(net, VisionTransformer): raise ValueError(f"timm: expected a VisionTransformer, got {type(net).__name__}")
-        if pool == "cls" and not net.num_prefix_tokens: raise ValueError("this timm network has no [CLS] state: set pool='mean'")
+        if not isinstance(net, VisionTransformer): raise SettingError(f"timm: expected a VisionTransformer, got {type(net).__name__}")
+        if pool == "cls" and not net.num_prefix_tokens: raise SettingError("this timm network has no [CLS] state: set pool='mean'")
         super().__init__(config, net.embed_dim, pool)
         self.net, self.prefix, self.patch = net, net.num_prefix_tokens, net.patch_embed.patch_size[0]
+        self.image_size = net.patch_embed.img_size and net.patch_embed.img_size[0]
         net.norm = net.fc_norm = nn.Identity()
     def features(self, inputs): return self.net.patch_embed(inputs)
     def encode(self, features, valid): return self.net.blocks(self.net.norm_pre(self.net._pos_embed(features)))
 
-# %% ../nbs/01_backbone.ipynb #2fc5af27
+# %% ../nbs/01_backbone.ipynb #8f9724aa
+def _check_timm(architecture, options):
+    "SettingError unless the architecture is one of timm's own and the options are numbers."
+    import timm
+    if not isinstance(architecture, str) or not timm.is_model(architecture):
+        raise SettingError(f"timm has no architecture {shown(architecture)}{closest(architecture, timm.list_models())}")
+    for key, value in options.items():
+        if not isinstance(value, int | float): raise SettingError(f"timm: option {key} must be a number, got {shown(value)}")
+
+# %% ../nbs/01_backbone.ipynb #8f729aff
 def _timm_net(architecture, options, pretrained=False):
     "A timm network without head, its first `depth` blocks if that is among the options."
     import timm
+    _check_timm(architecture, options)
     options = dict(options)
     depth = options.pop("depth", None)
-    net = timm.create_model(architecture, pretrained=pretrained, num_classes=0, **options)
+    try: net: Any = timm.create_model(architecture, pretrained=pretrained, num_classes=0, **options)
+    except OSError as e: raise MissingError(f"no weights of timm/{architecture}: {_HUB}. {e}") from e
     if depth is None: return net
     blocks = getattr(net, "blocks", [])
-    if not 1 <= depth <= len(blocks): raise ValueError(f"num_layers must be between 1 and the {len(blocks)} blocks of {architecture}, got {depth}")
+    check_number(f"num_layers of timm/{architecture}", depth, f"[1, {len(blocks)}]", whole=True)
     net.blocks = blocks[:depth]
     return net
 
-# %% ../nbs/01_backbone.ipynb #15d587da
+# %% ../nbs/01_backbone.ipynb #ee281621
 class BiGRU(Backbone):
     "A bidirectional GRU over word embeddings, from scratch; it has no [CLS] state, so it pools the mean. Padding must be on the right."
     def __init__(self,
@@ -139,8 +160,9 @@ class BiGRU(Backbone):
         num_layers: int = 1, # GRU layers
         pool: str = "mean", # only "mean"
     ):
-        if pool != "mean": raise ValueError(f"a BiGRU has no [CLS] state: set pool='mean', got {pool!r}")
-        if hidden_size % 2: raise ValueError(f"hidden_size must be even, one half for each direction, got {hidden_size}")
+        if pool != "mean": raise SettingError(f"a BiGRU has no [CLS] state: set pool='mean', got {shown(pool)}")
+        for key, value in dict(vocab_size=vocab_size, hidden_size=hidden_size, num_layers=num_layers).items(): check_number(key, value, "[1, inf)", whole=True)
+        if hidden_size % 2: raise SettingError(f"hidden_size must be even, one half for each direction, got {hidden_size}")
         config = dict(model_type="bigru", vocab_size=vocab_size, hidden_size=hidden_size, num_layers=num_layers)
         super().__init__(config, hidden_size, pool)
         self.words = nn.Embedding(vocab_size, hidden_size)
@@ -163,41 +185,62 @@ def _quiet_transformers():
         logging.set_verbosity(level)
         if bars: logging.enable_progress_bar()
 
-# %% ../nbs/01_backbone.ipynb #04cfbe87
+# %% ../nbs/01_backbone.ipynb #5af6a0f3
+def _hf_pretrained(source, config):
+    "A transformers encoder in float32 with all its weights, from safetensors. ModelError if they are damaged, incomplete or of another kind."
+    from transformers import AutoModel
+    told = dict(output_loading_info=True, ignore_mismatched_sizes=True)
+    try: net, info = AutoModel.from_pretrained(source, config=config, dtype=torch.float32, use_safetensors=True, trust_remote_code=False, **told)
+    except Exception as e:
+        if isinstance(e, OSError) and not Path(source).is_dir(): raise MissingError(f"no weights of {source!r}: {_HUB}") from e
+        raise ModelError(f"the weights of {source} cannot be used: {e} (only safetensors are read)") from e
+    if wrong := sorted(info["mismatched_keys"]): raise ModelError(f"{source}: {wrong[0][0]} has shape {wrong[0][1]}, its config.json means {wrong[0][2]}")
+    if missing := sorted(k for k in info["missing_keys"] if "pooler" not in k): raise ModelError(f"{source}: {len(missing)} weights are missing, the first is {missing[0]}")
+    return net
+
+# %% ../nbs/01_backbone.ipynb #67b2bdc2
 def _hf_net(config, pretrained, source):
     "A transformers encoder without its pooler, float32, from weights or at random."
     from transformers import AutoModel
     # plain attention trains about a tenth faster than the fused one on a CPU in bf16 (benchmarks/attention.py)
-    kw = dict(dtype=torch.float32) | ({} if torch.cuda.is_available() else dict(attn_implementation="eager"))
+    config._attn_implementation = None if torch.cuda.is_available() else "eager"
     with _quiet_transformers():
-        net = AutoModel.from_pretrained(source, config=config, **kw) if pretrained else AutoModel.from_config(config, **kw)
+        net = _hf_pretrained(source, config) if pretrained else AutoModel.from_config(config, dtype=torch.float32, trust_remote_code=False)
     if getattr(net, "pooler", None) is not None: net.pooler = None
     return net
 
 # %% ../nbs/01_backbone.ipynb #eab974eb
 IMAGE_TYPES = ("vit", "dinov2")
 
-# %% ../nbs/01_backbone.ipynb #aa08fc39
+# %% ../nbs/01_backbone.ipynb #c79a7b60
 def _hf_backbone(config, pool, pretrained=False, source=None):
     "A transformers network in the adapter that fits it."
-    if config.model_type in IMAGE_TYPES: adapter = ImageBackbone
-    elif hasattr(config, "patch_size") or hasattr(config, "image_size"):
-        raise ValueError(f"no adapter for image networks of type {config.model_type!r}: use one of {', '.join(IMAGE_TYPES)}, or timm/ARCHITECTURE")
-    else: adapter = TextBackbone
-    return adapter(_hf_net(config, pretrained, source), pool)
+    if config.model_type in IMAGE_TYPES: return ImageBackbone(_hf_net(config, pretrained, source), pool)
+    if hasattr(config, "patch_size") or hasattr(config, "image_size"):
+        raise SettingError(f"no adapter for image networks of type {config.model_type!r}: use one of {', '.join(IMAGE_TYPES)}, or timm/ARCHITECTURE")
+    return TextBackbone(_hf_net(config, pretrained, source), pool)
 
-# %% ../nbs/01_backbone.ipynb #1055dce6
+# %% ../nbs/01_backbone.ipynb #736262c9
+def _from_config(kind, config, pool):
+    "A backbone of one of the known kinds."
+    from transformers import CONFIG_MAPPING, AutoConfig
+    check_name("model_type", kind, ("bigru", "timm", *CONFIG_MAPPING))
+    if kind == "bigru": return BiGRU(**config, pool=pool)
+    if kind == "timm": return TimmBackbone(_timm_net(**config), {"model_type": kind, **config}, pool)
+    return _hf_backbone(AutoConfig.for_model(kind, **config), pool)
+
+# %% ../nbs/01_backbone.ipynb #c5c0ba24
 def backbone_from_config(
     config: dict, # a `Backbone.config`
     pool: str = "cls", # "cls" or "mean"
 ) -> Backbone: # with random weights
-    "Build a backbone from its JSON-ready description; the kind is looked up here, never imported by name. ValueError for an unknown kind."
+    "Build a backbone from its JSON-ready description; the kind is looked up here, never imported by name. SettingError for an unknown kind or impossible numbers."
+    if not isinstance(config, dict): raise SettingError(f"a backbone is described by a dict, got {shown(config)}")
     config = dict(config)
     kind = config.pop("model_type", None)
-    if kind == "bigru": return BiGRU(**config, pool=pool)
-    if kind == "timm": return TimmBackbone(_timm_net(**config), {"model_type": kind, **config}, pool)
-    from transformers import AutoConfig
-    return _hf_backbone(AutoConfig.for_model(kind, **config), pool)
+    try: return _from_config(kind, config, pool)
+    except RekdError: raise
+    except Exception as e: raise SettingError(f"no {kind} network can be built from this description: {e}") from e
 
 # %% ../nbs/01_backbone.ipynb #38973b1a
 DEFAULTS = dict(
@@ -210,33 +253,34 @@ DEFAULTS = dict(
     datasets={"imdb": "stanfordnlp/imdb", "cifar10": "uoft-cs/cifar10", "cifar100": "uoft-cs/cifar100"},
 )
 
-# %% ../nbs/01_backbone.ipynb #323c9a6f
+# %% ../nbs/01_backbone.ipynb #e037bd85
 def find_settings(
     start: Path | None = None, # the folder to begin at; the current one if None
 ) -> Path | None: # the first rekd settings.ini on the way up, or None
-    "`$REKD_SETTINGS` (FileNotFoundError if it is no file), or the nearest `settings.ini` with a `[paths]` section at `start` or above it."
+    "`$REKD_SETTINGS` (MissingError if it is no file), or the nearest `settings.ini` with a `[paths]` section at `start` or above it."
     if path := os.environ.get("REKD_SETTINGS"):
-        if not Path(path).is_file(): raise FileNotFoundError(f"REKD_SETTINGS names {path}, which is not a file: correct it or unset it")
+        if not Path(path).is_file(): raise MissingError(f"REKD_SETTINGS names {path}, which is not a file: correct it or unset it")
         return Path(path)
     start = Path(start or Path.cwd()).resolve()
     for folder in (start, *start.parents):
         f = folder / "settings.ini"
-        if f.is_file() and "[paths]" in f.read_text(): return f
+        if f.is_file() and "[paths]" in f.read_text(errors="replace"): return f
+    return None
 
-# %% ../nbs/01_backbone.ipynb #c1acdedb
+# %% ../nbs/01_backbone.ipynb #73dfe2f7
 def _read_settings(file: Path) -> dict[str, dict[str, str]]:
-    "The sections of a `settings.ini`, without empty values. ValueError for an unknown section or path."
+    "The sections of a `settings.ini`, without empty values. SettingError for an unknown section or key."
     ini = configparser.ConfigParser(interpolation=None)
-    ini.read(file)
+    try: ini.read(file, encoding="utf-8")
+    except (configparser.Error, UnicodeDecodeError) as e: raise SettingError(f"{file} is not a settings file: {e}") from e
     for section in ini.sections():
-        if section not in DEFAULTS: raise ValueError(f"{file}: unknown section [{section}]; known: {', '.join(DEFAULTS)}")
-    if unknown := set(ini["paths"] if "paths" in ini else ()) - set(DEFAULTS["paths"]):
-        raise ValueError(f"{file}: unknown key {sorted(unknown)[0]!r} in [paths]; known: {', '.join(DEFAULTS['paths'])}")
+        check_name(f"{file}: a section", section, DEFAULTS)
+        for key in ini[section] if section != "backbones" else (): check_name(f"{file}: a key of [{section}]", key, DEFAULTS[section])
     return {section: {k: v for k, v in ini[section].items() if v} for section in ini.sections()}
 
-# %% ../nbs/01_backbone.ipynb #253d3eda
+# %% ../nbs/01_backbone.ipynb #5c25c6b3
 def settings() -> dict[str, dict[str, str]]: # sections paths, backbones and datasets
-    "Run settings: the built-in defaults, then `settings.ini`, then `REKD_DATA`, `REKD_WEIGHTS`, `REKD_RUNS`, `REKD_ARTIFACTS`. ValueError for an unknown name."
+    "Run settings: the built-in defaults, then `settings.ini`, then `REKD_DATA`, `REKD_WEIGHTS`, `REKD_RUNS`, `REKD_ARTIFACTS`. SettingError for an unknown name."
     file = find_settings()
     given = _read_settings(file) if file else {}
     found = {section: values | given.get(section, {}) for section, values in DEFAULTS.items()}
@@ -246,65 +290,107 @@ def settings() -> dict[str, dict[str, str]]: # sections paths, backbones and dat
         elif value: found["paths"][key] = str(root / value)
     return found
 
-# %% ../nbs/01_backbone.ipynb #a412b319
+# %% ../nbs/01_backbone.ipynb #b9bd8961
+def bigru_name(
+    name: str, # of a backbone
+) -> tuple[int, str] | None: # width and the backbone whose tokenizer it reads; None for another kind of name
+    "Read a name of the form `bigru-WIDTH/BACKBONE`."
+    found = re.fullmatch(r"bigru-(\d+)/(.+)", name)
+    return (int(found[1]), found[2]) if found else None
+
+# %% ../nbs/01_backbone.ipynb #e4984092
 def weights_source(
-    name: str, # a named backbone of the settings, a folder, or a hub id
+    name: str, # a named backbone of the settings, a folder, a hub id, or "bigru-WIDTH/BACKBONE"
 ) -> str: # a folder if one is there, else a hub id
-    "Where the weights of `name` come from: a folder of that name, a starter or local copy, or the hub."
+    "Where the weights of `name` (of a BiGRU: its tokenizer) come from: a folder of that name, a starter or local copy, or the hub."
+    if gru := bigru_name(name): name = gru[1]
     s = settings()
     hub_id = s["backbones"].get(name, name)
-    roots = [Path(s["paths"]["artifacts"]) / "models"] + ([Path(s["paths"]["weights"])] if s["paths"]["weights"] else [])
+    roots = [Path(s["paths"]["artifacts"]) / "models", Path(s["paths"]["runs"])] + ([Path(s["paths"]["weights"])] if s["paths"]["weights"] else [])
     last = hub_id.split("/")[-1]
     for folder in [Path(name)] + [root / folder for root in roots for folder in (name, last, last.lower())]:
         if (folder / "config.json").is_file(): return str(folder)
     return hub_id
 
-# %% ../nbs/01_backbone.ipynb #eba7c980
+# %% ../nbs/01_backbone.ipynb #0392a236
 def _source_config(name, num_layers):
     "Where the weights of a transformers backbone are, and its configuration cut to `num_layers`."
     from transformers import AutoConfig
     source = weights_source(name)
-    try: config = AutoConfig.from_pretrained(source)
-    except OSError as e:
-        raise FileNotFoundError(f"no backbone {name!r}: it is no folder with a config.json, and {source!r} did not come from the hub. "
-                                f"Put its folder where REKD_WEIGHTS (or `weights` in settings.ini) points, or check name and network") from e
+    try: config = AutoConfig.from_pretrained(source, trust_remote_code=False)
+    except Exception as e:
+        if Path(source).is_dir(): raise ModelError(f"{source}/config.json does not describe a network of transformers: {e}") from e
+        raise MissingError(f"no backbone {name!r}{closest(name, settings()['backbones'])}: {_HUB}") from e
     if num_layers is not None:
-        if not 1 <= num_layers <= config.num_hidden_layers:
-            raise ValueError(f"num_layers must be between 1 and the {config.num_hidden_layers} layers of {name}, got {num_layers}")
+        check_number(f"num_layers of {name}", num_layers, f"[1, {config.num_hidden_layers}]", whole=True)
         config.num_hidden_layers = num_layers
     return source, config
 
-# %% ../nbs/01_backbone.ipynb #ece0cf0f
+# %% ../nbs/01_backbone.ipynb #ed1a44be
+def _tokenizer(source):
+    "The tokenizer of a folder or hub id. ModelError if it is damaged or knows no words, as when its files are missing."
+    from transformers import AutoTokenizer
+    try: tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+    except Exception as e:
+        if Path(source).is_dir(): raise ModelError(f"the tokenizer in {source} cannot be read: {e}") from e
+        raise MissingError(f"no tokenizer {source!r}: {_HUB}") from e
+    if len(tokenizer) <= len(tokenizer.all_special_tokens): raise ModelError(f"the tokenizer of {source} knows no words: are its files (tokenizer.json) missing?")
+    return tokenizer
+
+# %% ../nbs/01_backbone.ipynb #78b73465
 def load_backbone(
-    name: str, # a named backbone, a folder, a hub id, or "timm/ARCHITECTURE"
+    name: str, # a named backbone, a folder, a hub id, "timm/ARCHITECTURE", or "bigru-WIDTH/BACKBONE"
     num_layers: int | None = None, # keep only the first layers; all if None
     pretrained: bool = True, # False: random weights
     pool: str = "cls", # "cls" or "mean"
     image_size: int | None = None, # pixels; timm needs it to size its position embeddings
 ) -> Backbone:
-    "A backbone by name, whole or its first `num_layers`, pretrained or from scratch. ValueError for an impossible `num_layers`, FileNotFoundError without weights."
+    "A backbone by name, whole or its first `num_layers`, pretrained or from scratch. SettingError for an impossible `num_layers`, MissingError without weights, ModelError for damaged ones."
+    if not isinstance(name, str) or not name: raise SettingError(f"a backbone is given by its name, a folder or a hub id, got {shown(name)}")
     if name.startswith("timm/"):
         architecture = name.removeprefix("timm/")
         options = {k: v for k, v in dict(img_size=image_size, depth=num_layers).items() if v is not None}
         return TimmBackbone(_timm_net(architecture, options, pretrained), dict(model_type="timm", architecture=architecture, options=options), pool)
+    if gru := bigru_name(name):
+        if pretrained: raise SettingError(f"{name} has no pretrained weights: set pretrained=False")
+        return BiGRU(len(_tokenizer(weights_source(name))), gru[0], num_layers or 1, pool)
     source, config = _source_config(name, num_layers)
     return _hf_backbone(config, pool, pretrained, source)
 
-# %% ../nbs/01_backbone.ipynb #98f85d09
+# %% ../nbs/01_backbone.ipynb #64458e69
 class TextProcessor:
-    "Raw texts to padded token ids, and back to the words they came from."
+    "Raw texts to padded token ids, and back to the words they came from. SettingError for a slow tokenizer or an impossible `max_length`."
     def __init__(self,
         tokenizer, # a fast tokenizer of transformers
         max_length: int = 256, # tokens kept of a text, special tokens included
-    ): self.tokenizer, self.max_length = tokenizer, max_length
+    ):
+        if not getattr(tokenizer, "is_fast", False): raise SettingError(f"a fast tokenizer of transformers is needed, got {type(tokenizer).__name__}")
+        check_number("max_length", max_length, f"[{tokenizer.num_special_tokens_to_add() + 1}, inf)", whole=True)
+        self.tokenizer, self.max_length = tokenizer, max_length
 
-# %% ../nbs/01_backbone.ipynb #6f9b924b
+# %% ../nbs/01_backbone.ipynb #7c0795b7
+@patch
+def clean(self: TextProcessor,
+    texts: list[str], # raw texts
+) -> list[str]: # the texts, without lone surrogates
+    "Texts as a tokenizer takes them. DataError for anything but a list of strings."
+    if isinstance(texts, str | bytes) or not hasattr(texts, "__iter__"): raise DataError(f"expected a list of texts, got {shown(texts)}")
+    texts = list(texts)
+    for i, t in enumerate(texts):
+        if not isinstance(t, str): raise DataError(f"text {i} must be a string, got {shown(t)}")
+    return [re.sub("[\ud800-\udfff]", "\ufffd", t) for t in texts]
+
+# %% ../nbs/01_backbone.ipynb #097b297c
 @patch
 def encode(self: TextProcessor,
     texts: list[str], # raw texts
 ) -> dict[str, list]: # input_ids and special, one list of numbers a text
-    "Token ids and the special-token flags of each text, cut to `max_length`, unpadded."
-    out = self.tokenizer(list(texts), truncation=True, max_length=self.max_length, padding=False, return_special_tokens_mask=True)
+    "Token ids and the special-token flags of each text, cut to `max_length`, unpadded. DataError for no texts, or one without a token."
+    texts = self.clean(texts)
+    if not texts: raise DataError("no texts: a batch has at least one")
+    out = self.tokenizer(texts, truncation=True, max_length=self.max_length, padding=False, return_special_tokens_mask=True)
+    for text, special in zip(texts, out["special_tokens_mask"]):
+        if all(special): raise DataError(f"the text {shown(text)} has nothing to read: no token is left of it")
     return dict(input_ids=out["input_ids"], special=out["special_tokens_mask"])
 
 # %% ../nbs/01_backbone.ipynb #5c498dc8
@@ -318,12 +404,12 @@ def pad(self: TextProcessor,
     valid = torch.tensor([[1] * len(r["input_ids"]) + [0] * (L - len(r["input_ids"])) for r in rows]).bool()
     return dict(inputs=fill("input_ids", self.tokenizer.pad_token_id or 0), valid=valid, special=fill("special", 1).bool() & valid)
 
-# %% ../nbs/01_backbone.ipynb #b8653a77
+# %% ../nbs/01_backbone.ipynb #44830158
 @patch
 def __call__(self: TextProcessor,
     texts: list[str], # raw texts
 ) -> dict[str, Tensor]: # inputs (B, L) long, valid (B, L) bool, special (B, L) bool
-    "Texts to one padded batch."
+    "Texts to one padded batch. Errors as in `encode`."
     rows = self.encode(texts)
     return self.pad([dict(input_ids=i, special=s) for i, s in zip(rows["input_ids"], rows["special"])])
 
@@ -341,31 +427,56 @@ def to_dict(self: TextProcessor) -> dict:
     "Its options, JSON-ready; the tokenizer has its own files."
     return dict(max_length=self.max_length)
 
-# %% ../nbs/01_backbone.ipynb #acf784e0
+# %% ../nbs/01_backbone.ipynb #6e5b200c
+def _to_rgb(image):
+    "Any PIL image as an upright RGB image of 8 bits. DataError for one that cannot be read."
+    from PIL import Image, ImageOps
+    if not isinstance(image, Image.Image):
+        raise DataError(f"expected a PIL image, got {type(image).__name__}: PIL.Image.open(FILE) or PIL.Image.fromarray(UINT8_ARRAY) makes one")
+    try:
+        image = ImageOps.exif_transpose(image)
+        if image.mode.startswith("I") and (deep := np.asarray(image)).max() > 255: image = Image.fromarray((deep.clip(0, 65535) >> 8).astype("uint8"))
+        mode, image = image.mode, image.convert("RGB")
+    except Exception as e: raise DataError(f"an image cannot be read: {e}") from e
+    if mode == "F" or 0 in image.size: raise DataError(f"an image must have pixels of 8 or 16 bits, got mode {mode!r}, size {image.size}: scale decimal numbers to 0..255")
+    return image
+
+# %% ../nbs/01_backbone.ipynb #933cc6be
 def _to_pixels(image, size, mean, std) -> Tensor: # (3, size, size) float32
-    "One PIL image to normalized pixels."
+    "One RGB image to normalized pixels."
     from torchvision.transforms import v2
     to = v2.Compose([v2.ToImage(), v2.Resize((size, size), interpolation=v2.InterpolationMode.BICUBIC, antialias=True),
                      v2.ToDtype(torch.float32, scale=True), v2.Normalize(mean, std)])
-    return to(image.convert("RGB"))
+    return to(image)
 
-# %% ../nbs/01_backbone.ipynb #d3748ffb
+# %% ../nbs/01_backbone.ipynb #5d588090
 class ImageProcessor:
-    "PIL images to normalized pixels on a grid of patches. ValueError if `patch` does not divide `size`."
+    "PIL images to normalized pixels on a grid of patches. SettingError if `patch` does not divide `size`, or `mean` and `std` are not three numbers."
     def __init__(self,
         size: int, # pixels a side
         patch: int, # pixels a side of a patch; must divide `size`
         mean: tuple = (0.485, 0.456, 0.406), # per channel, ImageNet's
         std: tuple = (0.229, 0.224, 0.225),
     ):
-        if size % patch: raise ValueError(f"image size {size} is not a multiple of the patch size {patch}")
+        for name, pixels in dict(size=size, patch=patch).items(): check_number(name, pixels, "[1, inf)", whole=True)
+        if size % patch: raise SettingError(f"image size {size} is not a multiple of the patch size {patch}")
+        for name, values, interval in (("mean", mean, "(-inf, inf)"), ("std", std, "(0, inf)")):
+            if not isinstance(values, list | tuple) or len(values) != 3: raise SettingError(f"{name} must be three numbers, got {shown(values)}")
+            for v in values: check_number(name, v, interval)
         self.size, self.patch, self.mean, self.std = size, patch, tuple(mean), tuple(std)
+    def clean(self,
+        images: list, # PIL images of any mode and size
+    ) -> list: # upright RGB images
+        "Images as `__call__` takes them. DataError for anything but a list of PIL images, or one that cannot be read."
+        if not hasattr(images, "__iter__") or hasattr(images, "convert"): raise DataError(f"expected a list of PIL images, got {type(images).__name__}")
+        return [_to_rgb(i) for i in images]
     def __call__(self,
         images: list, # PIL images of any mode and size
         augment=None, # applied to each image first
     ) -> dict[str, Tensor]: # inputs (B, 3, size, size) float32, valid (B, L) bool, all ones, special (B, L) bool, all zeros
-        "Images to one batch. TypeError for anything but PIL images."
-        if bad := [type(i).__name__ for i in images if not hasattr(i, "convert")]: raise TypeError(f"expected PIL images, got {bad[0]}")
+        "Images to one batch. DataError for no images, or what is none."
+        images = self.clean(images)
+        if not images: raise DataError("no images: a batch has at least one")
         pixels = torch.stack([_to_pixels(augment(i) if augment else i, self.size, self.mean, self.std) for i in images])
         L = (self.size // self.patch) ** 2
         return dict(inputs=pixels, valid=torch.ones(len(pixels), L).bool(), special=torch.zeros(len(pixels), L).bool())
@@ -373,13 +484,12 @@ class ImageProcessor:
         "Its options, JSON-ready; the patch size belongs to the backbone."
         return dict(size=self.size, mean=self.mean, std=self.std)
 
-# %% ../nbs/01_backbone.ipynb #292e49f8
+# %% ../nbs/01_backbone.ipynb #5a620bb6
 def load_processor(
     source: str, # a folder or hub id with the tokenizer; not read for images
     backbone: Backbone, # tells the modality and the patch size
     **options, # `max_length` of a `TextProcessor`; `size`, `mean`, `std` of an `ImageProcessor`
 ) -> TextProcessor | ImageProcessor:
-    "The tokenizer or the image preparation that belongs to a backbone's weights."
+    "The tokenizer or the image preparation that belongs to a backbone's weights. ModelError for a damaged tokenizer, MissingError for none."
     if backbone.modality == "image": return ImageProcessor(patch=backbone.patch, **options)
-    from transformers import AutoTokenizer
-    return TextProcessor(AutoTokenizer.from_pretrained(source), **options)
+    return TextProcessor(_tokenizer(source), **options)

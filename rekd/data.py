@@ -6,17 +6,19 @@
 __all__ = ['PARTS', 'COLUMNS', 'LABELS', 'read_folder', 'name_labels', 'data_folder', 'load_rows', 'stratified_split', 'Examples',
            'make_batches', 'loader', 'paper_augment', 'Data', 'load_data', 'trim_vocabulary']
 
-# %% ../nbs/04_data.ipynb #835afb42
-import json, sys
+# %% ../nbs/04_data.ipynb #2c674568
+import json, re, sys
 from collections import Counter
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 import torch
 from fastcore.basics import patch
 from torch import Tensor
 from torch.utils.data import DataLoader
-from .backbone import ImageProcessor, TextProcessor, _quiet_transformers, settings
+from .errors import DataError, MissingError, SettingError, check_number, closest, shown
+from .backbone import ImageProcessor, TextProcessor, _quiet_transformers, _tokenizer, settings
 
 # %% ../nbs/04_data.ipynb #cc61aebd
 @contextmanager
@@ -29,44 +31,62 @@ def _bars_on_terminals():
     finally:
         if hide: datasets.enable_progress_bars()
 
-# %% ../nbs/04_data.ipynb #7ef00fed
+# %% ../nbs/04_data.ipynb #691aa7f7
+def _read_part(file: Path):
+    "One Parquet file as a `datasets.Dataset`. DataError if it is damaged or has no rows."
+    import datasets, pyarrow.parquet as pq
+    try:
+        rows = pq.read_metadata(file).num_rows
+        if rows:
+            with _bars_on_terminals(): return datasets.Dataset.from_parquet(str(file))
+    except Exception as e: raise DataError(f"{file} cannot be read as Parquet: {e.__cause__ or e}") from e
+    raise DataError(f"{file} has no rows")
+
+# %% ../nbs/04_data.ipynb #c16d3268
 PARTS = ("train", "val", "test")
 
 def read_folder(
     folder: str | Path, # holds train.parquet, test.parquet and, if you like, val.parquet
 ): # a `datasets.DatasetDict`
-    "The Parquet files of a folder. FileNotFoundError if train or test is missing."
+    "The Parquet files of a folder. MissingError if train or test is missing, DataError for a damaged or empty file."
     import datasets
     files = {part: Path(folder) / f"{part}.parquet" for part in PARTS}
     for part in ("train", "test"):
         if not files[part].is_file():
-            raise FileNotFoundError(f"{files[part]} is missing: a folder holds train.parquet, test.parquet and perhaps val.parquet")
+            raise MissingError(f"{files[part]} is missing: a folder holds train.parquet, test.parquet and perhaps val.parquet")
     # each on its own: `datasets` would cast all parts to the columns of the first
-    with _bars_on_terminals(): return datasets.DatasetDict({part: datasets.Dataset.from_parquet(str(f)) for part, f in files.items() if f.is_file()})
+    return datasets.DatasetDict({part: _read_part(f) for part, f in files.items() if f.is_file()})
 
-# %% ../nbs/04_data.ipynb #f1ee35a4
+# %% ../nbs/04_data.ipynb #19311824
 def _seen(rows):
-    "The different labels of each part. ValueError if a row has none."
+    "The different labels of each part. DataError if a row has none, or they are no numbers or words."
     for part, ds in rows.items():
-        if n := ds.data.column("label").null_count: raise ValueError(f"{part}: {n} rows have no label")
-    return {part: set(ds.unique("label")) for part, ds in rows.items()}
+        kind = str(ds.data.column("label").type)
+        if not re.search("int|string|bool|float|double|decimal", kind) or kind.startswith(("list", "struct", "large_list", "fixed")):
+            raise DataError(f"{part}: labels must be whole numbers or words, got {kind}")
+        if n := ds.data.column("label").null_count: raise DataError(f"{part}: {n} rows have no label")
+    seen = {part: set(ds.unique("label")) for part, ds in rows.items()}
+    for part, values in seen.items():
+        if bad := [v for v in values if isinstance(v, float) and not v.is_integer()]: raise DataError(f"{part}: labels must be whole numbers or words, got {bad[0]!r}")
+    return seen
 
-# %% ../nbs/04_data.ipynb #a15e0080
+# %% ../nbs/04_data.ipynb #8e9a2ac2
 def name_labels(
     rows, # a `datasets.DatasetDict` with a column `label`: numbers or strings
     names: list[str] | None = None, # class names, if they are known
 ): # rows whose `label` is a `ClassLabel`; the class names
-    "Class numbers with names, from whatever the labels are. ValueError for a missing or an unknown label."
+    "Class numbers with names, from whatever the labels are. DataError for a missing or an unknown label, or a single class."
     import datasets
     names, seen = names or getattr(rows["train"].features["label"], "names", None), _seen(rows)
     if names is None:
         rows = rows.cast_column("label", datasets.Value("string"))
         seen = _seen(rows)
-        names = sorted(seen["train"], key=lambda v: (not v.isdigit(), v.zfill(9)))
+        names = sorted(seen["train"], key=lambda v: (not v.isdigit(), v.zfill(9) if v.isdigit() else v))
     for part, values in seen.items():
         if bad := sorted(str(v) for v in values if v not in names and v not in range(len(names))):
             known = ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")
-            raise ValueError(f"{part}: unknown label {bad[0]!r}; the {len(names)} classes are {known}")
+            raise DataError(f"{part}: unknown label {bad[0]!r}; the {len(names)} classes are {known}{closest(bad[0], names)}")
+    if len(seen["train"]) < 2: raise DataError(f"train has one class only, {shown(seen['train'].pop())}: a classifier needs rows of two or more")
     return rows.cast_column("label", datasets.ClassLabel(names=names)), names
 
 # %% ../nbs/04_data.ipynb #67dcfd0e
@@ -78,61 +98,92 @@ COLUMNS = {
 }
 LABELS = {"imdb": ["negative", "positive"]}
 
-# %% ../nbs/04_data.ipynb #050acd3d
+# %% ../nbs/04_data.ipynb #a6120870
 def data_folder(
     name: str, # see `load_rows`
     starter: bool = False, # the starter set of the repo
 ) -> Path | None: # None: read it from the hub
-    "Where the Parquet files of a data set lie. ValueError for a name that means nothing."
+    "Where the Parquet files of a data set lie. SettingError for a name that means nothing, MissingError if the starter set has none of that name."
+    if not isinstance(name, str) or not name: raise SettingError(f"a data set is given by its name or its folder, got {shown(name)}")
     paths, short = settings()["paths"], name if Path(name).is_dir() else name.split("-")[0]
-    if starter: return Path(paths["artifacts"]) / "data" / short
+    if starter:
+        if (folder := Path(paths["artifacts"]) / "data" / short).is_dir(): return folder
+        raise MissingError(f"the starter set has no data set {name!r}{closest(name, COLUMNS)}: {folder} is not there. It comes with the repository; REKD_ARTIFACTS says where that is")
     if Path(name).is_dir(): return Path(name)
     local = Path(paths["data"]) / short if paths["data"] else None
     if name not in COLUMNS and not (local and local.is_dir()):
         known = ", ".join(COLUMNS)
-        raise ValueError(f"unknown data set {name!r}: expected one of {known}, or a folder with train.parquet and test.parquet")
+        raise SettingError(f"unknown data set {name!r}{closest(name, COLUMNS)}: expected one of {known}, or a folder with train.parquet and test.parquet")
     return local
 
-# %% ../nbs/04_data.ipynb #6f523d45
+# %% ../nbs/04_data.ipynb #0b51f156
 def _class_names(folder, column):
-    "What a folder's label_names.json says about a label column, if anything."
+    "What a folder's label_names.json says about a label column, None without one. DataError for anything but a list of different names."
     file = folder / "label_names.json"
-    names = json.loads(file.read_text()) if file.is_file() else None
-    if not isinstance(names, dict): return names
-    for key in (column, column.removesuffix("_label")):
-        if key in names: return names[key]
-    raise ValueError(f"{file} has no names for the column {column!r}; it has {', '.join(names)}")
+    if not file.is_file(): return None
+    try: names = json.loads(file.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as e: raise DataError(f"{file} is not JSON: {e}") from e
+    if isinstance(names, dict):
+        key = next((k for k in (column, column.removesuffix("_label")) if k in names), None)
+        if key is None: raise DataError(f"{file} has no names for the column {column!r}; it has {', '.join(names)}{closest(column, names)}")
+        names = names[key]
+    if not isinstance(names, list) or not all(isinstance(n, str) for n in names) or not len(set(names)) == len(names) > 1:
+        raise DataError(f"{file} must hold a list of class names, two or more and all different, got {shown(names)}")
+    return names
 
-# %% ../nbs/04_data.ipynb #9a9ba834
+# %% ../nbs/04_data.ipynb #6fb7608e
+def _from_hub(name):
+    "The train and test part of one of the known data sets. MissingError if the hub cannot be reached."
+    import datasets
+    source = settings()["datasets"][name.split("-")[0]]
+    try:
+        with _bars_on_terminals(): rows = datasets.load_dataset(source)
+        return datasets.DatasetDict({k: rows[k] for k in ("train", "test")})
+    except Exception as e:
+        raise MissingError(f"the data set {name!r} ({source}) did not come from the hub ({type(e).__name__}: {str(e)[:200]}). Check the network; to work without one, put "
+                           f"{name.split('-')[0]}/train.parquet and test.parquet into the folder that REKD_DATA (or `data` in settings.ini) names") from e
+
+# %% ../nbs/04_data.ipynb #09a4ff50
 def _read(name, starter):
     "Parts with the columns they came with, and the class names if something tells them."
-    import datasets
     folder, column = data_folder(name, starter), COLUMNS.get(name, dict(label="label"))["label"]
     if folder: rows, names = read_folder(folder), _class_names(folder, column) or LABELS.get(name)
-    else:
-        with _bars_on_terminals(): rows = datasets.load_dataset(settings()["datasets"][name.split("-")[0]])
-        rows, names = datasets.DatasetDict({k: rows[k] for k in ("train", "test")}), None # its features carry the names
+    else: rows, names = _from_hub(name), None # its features carry the names
     return rows.rename_column("img", "image") if "img" in rows["train"].column_names else rows, names
 
-# %% ../nbs/04_data.ipynb #33ef8cde
+# %% ../nbs/04_data.ipynb #754214a8
+def _check_inputs(name, part, column, kind):
+    "DataError if an input is missing, empty, or of a type that is no text or image."
+    import pyarrow.compute as pc
+    if n := column.null_count: raise DataError(f"{name}: {n} rows of {part} have no {kind}")
+    where, held = f"{name}: {part}", str(column.type)
+    if kind == "image":
+        if re.search("binary|bytes|string", held) and "list" not in held: return
+        raise DataError(f"{where}: images must be encoded bytes (such as a PNG file's), got {held}")
+    if "string" not in held or "list" in held or "struct" in held: raise DataError(f"{where}: texts must be strings, got {held}")
+    empty = [i for i, t in enumerate(pc.utf8_trim_whitespace(column.cast("large_string")).to_pylist()) if not t]
+    if empty: raise DataError(f"{where}: {len(empty)} rows have an empty text, the first is row {empty[0]}: drop them or fill them in")
+
+# %% ../nbs/04_data.ipynb #0b3be80a
 def _columns(name, rows):
-    "Which columns are the input and the label. ValueError if one is missing or has holes."
+    "Which columns are the input and the label. DataError if one is missing, has holes, or is of the wrong type."
     have = rows["train"].column_names
     mine = "image" if "image" in have and "text" not in have else "text"
     columns = COLUMNS.get(name) or dict(input=mine, label="label")
     for part, ds in rows.items():
         for c in columns.values():
             what = "'text' or 'image'" if c == "text" and name not in COLUMNS else repr(c)
-            if c not in ds.column_names: raise ValueError(f"{name}: {part} has no column {what}; its columns are {ds.column_names}")
-        if n := ds.data.column(columns["input"]).null_count: raise ValueError(f"{name}: {n} rows of {part} have no input")
+            if c not in ds.column_names: raise DataError(f"{name}: {part} has no column {what}; its columns are {ds.column_names}{closest(c, ds.column_names)}")
+        _check_inputs(name, part, ds.data.column(columns["input"]), columns["input"])
     return columns
 
-# %% ../nbs/04_data.ipynb #ae476ec9
+# %% ../nbs/04_data.ipynb #c237f72f
 def load_rows(
     name: str, # "imdb", "cifar10", "cifar100-20" or "cifar100-100"; or a folder with train.parquet and test.parquet
     starter: bool = False, # read the starter set of the repo
 ): # a `datasets.DatasetDict` of train, test (and val, if the folder has it), columns `input` and `label`; class names
-    "Rows from the starter set, a local Parquet folder, or the hub. ValueError for missing columns or values."
+    """Rows from the starter set, a local Parquet folder, or the hub. DataError for columns, labels or inputs that cannot be used;
+    MissingError for files that are not there or a hub that cannot be reached, SettingError for an unknown name."""
     import datasets
     rows, names = _read(name, starter)
     columns = _columns(name, rows)
@@ -141,31 +192,35 @@ def load_rows(
     rows = rows.rename_columns({v: k for k, v in columns.items() if v != k})
     with _bars_on_terminals(): return name_labels(rows, names)
 
-# %% ../nbs/04_data.ipynb #a83b693c
+# %% ../nbs/04_data.ipynb #8c08c531
 def stratified_split(
     rows, # a `datasets.Dataset` with a `ClassLabel` column `label`
     seed: int, # which rows go where
     **size, # `train_size` or `test_size`, a share or a number of rows
 ): # a `datasets.DatasetDict` with train and test
-    "Two parts with the same share of each class. ValueError for a class of one row."
+    "Two parts with the same share of each class. DataError for a class of one row, or a size that leaves a part without each class."
+    check_number("seed", seed, "[0, inf)", whole=True)
     names = rows.features["label"].names
     for k, n in Counter(rows["label"]).items():
-        if n == 1: raise ValueError(f"label {names[k]!r} has one row, which cannot be in both parts: add rows or bring a val.parquet")
-    return rows.train_test_split(stratify_by_column="label", seed=seed, **size)
+        if n == 1: raise DataError(f"label {names[k]!r} has one row, which cannot be in both parts: add rows or bring a val.parquet")
+    try: return rows.train_test_split(stratify_by_column="label", seed=seed, **size)
+    except (ValueError, TypeError) as e: raise DataError(f"{len(rows)} rows of {len(names)} classes cannot be split with {size}: {e}") from e
 
-# %% ../nbs/04_data.ipynb #fa23bf79
+# %% ../nbs/04_data.ipynb #66f375e7
 class Examples(torch.utils.data.Dataset):
-    "One part of a data set, ready to be batched. A key is an index, or (index, seed) to augment."
+    "One part of a data set, ready to be batched. A key is an index, or (index, seed) to augment. DataError for texts where images are read, or images where texts are."
     def __init__(self,
         rows, # a `datasets.Dataset` with `input` (texts or images) and `label`
         processor: TextProcessor | ImageProcessor, # of the model
         augment=None, # PIL image -> PIL image, for keys with a seed
     ):
-        self.rows, self.processor, self.augment = rows, processor, augment
+        if not isinstance(processor, TextProcessor | ImageProcessor): raise SettingError(f"processor must be a TextProcessor or an ImageProcessor, got {shown(processor)}")
+        self.rows, self.augment = rows, augment
+        self.processor: Any = processor # `self.text` tells which
         self.labels, self.text = list(rows["label"]), isinstance(processor, TextProcessor)
         name = lambda text: "texts" if text else "images"
         holds, reads = name("string" in rows.features["input"].dtype), name(self.text)
-        if holds != reads: raise ValueError(f"the rows hold {holds}, the model reads {reads}")
+        if holds != reads: raise DataError(f"the rows hold {holds}, the model reads {reads}")
         if self.text: self._tokenize()
         else: self.lengths = [1] * len(rows)
     def __len__(self): return len(self.labels)
@@ -183,16 +238,23 @@ def _tokenize(self: Examples):
     self._tokens = {k: c.values.to_numpy() for k, c in columns.items()}
     self.lengths = (self._starts[1:] - self._starts[:-1]).tolist()
 
-# %% ../nbs/04_data.ipynb #cd06da26
+# %% ../nbs/04_data.ipynb #c7f2a9dc
+@patch
+def _pixels(self: Examples, i: int, augment=None) -> dict:
+    "One image, decoded and prepared. DataError that names its row."
+    try: return self.processor([self.rows[i]["input"]], augment)
+    except Exception as e: raise DataError(f"the image in row {i} cannot be used: {e}") from e
+
+# %% ../nbs/04_data.ipynb #663a85e9
 @patch
 def __getitem__(self: Examples, key: int | tuple[int, int | None]) -> dict: # row, label, index
     i, seed = key if isinstance(key, tuple) else (key, None)
     if self.text: row = {k: v[self._starts[i]:self._starts[i + 1]].tolist() for k, v in self._tokens.items()}
-    elif seed is None or self.augment is None: row = self.processor([self.rows[i]["input"]])
+    elif seed is None or self.augment is None: row = self._pixels(i)
     else:
         with torch.random.fork_rng(devices=[]): # the example's own randomness, and nobody else's
             torch.manual_seed(seed)
-            row = self.processor([self.rows[i]["input"]], self.augment)
+            row = self._pixels(i, self.augment)
     return dict(row=row, label=self.labels[i], index=i)
 
 # %% ../nbs/04_data.ipynb #6c0430bd
@@ -204,14 +266,16 @@ def collate(self: Examples, items: list[dict]) -> dict[str, Tensor]:
     column = lambda key: torch.tensor([x[key] for x in items])
     return batch | dict(labels=column("label"), index=column("index"))
 
-# %% ../nbs/04_data.ipynb #db71c395
+# %% ../nbs/04_data.ipynb #a522afe2
 def make_batches(
     lengths: list[int], # of each example
     batch_size: int,
     seed: int | None = None, # of the order; None: sorted by length, for evaluation
     window: int = 50, # batches among which examples are sorted by length
 ) -> list[list[int]]: # indices of each batch
-    "Shuffle, sort by length within windows of `window` batches, cut, shuffle the batches."
+    "Shuffle, sort by length within windows of `window` batches, cut, shuffle the batches. SettingError for an impossible size or seed."
+    for name, value in dict(batch_size=batch_size, window=window).items(): check_number(name, value, "[1, inf)", whole=True)
+    if seed is not None: check_number("seed", seed, "[0, 9e18)", whole=True)
     cut = lambda order: [order[i:i + batch_size] for i in range(0, len(order), batch_size)]
     if seed is None: return cut(sorted(range(len(lengths)), key=lambda i: (lengths[i], i)))
     g = torch.Generator().manual_seed(seed)
@@ -220,14 +284,17 @@ def make_batches(
     batches = cut([i for w in windows for i in w])
     return [batches[i] for i in torch.randperm(len(batches), generator=g).tolist()]
 
-# %% ../nbs/04_data.ipynb #b688c4a3
+# %% ../nbs/04_data.ipynb #75daa3f8
 def loader(
     examples: Examples,
     batches: list[list[int]], # what `make_batches` gave, or the part of it that is left
     seed: int | None = None, # of the augmentation; None for none
     num_workers: int = 0, # processes that prepare batches
 ) -> DataLoader:
-    "Batches in the given order. Leaves PyTorch's global random state alone."
+    "Batches in the given order. Leaves PyTorch's global random state alone. SettingError for an empty batch or an index that is not there."
+    check_number("num_workers", num_workers, "[0, inf)", whole=True)
+    if not all(batches): raise SettingError("a batch must hold an example, got an empty one")
+    if wrong := [i for b in batches for i in b if not isinstance(i, int) or not 0 <= i < len(examples)]: raise SettingError(f"there is no example {shown(wrong[0])}: there are {len(examples)}")
     keys = [[(i, None if seed is None else seed * 1_000_003 + i) for i in b] for b in batches]
     own = torch.Generator() # else it draws from the global one
     return DataLoader(examples, batch_sampler=keys, collate_fn=examples.collate, num_workers=num_workers, generator=own)
@@ -248,7 +315,7 @@ class Data:
     test: Examples
     labels: list[str] # class names, in the order of the class numbers
 
-# %% ../nbs/04_data.ipynb #f9a899ab
+# %% ../nbs/04_data.ipynb #481a7035
 def load_data(
     name: str, # see `load_rows`
     processor: TextProcessor | ImageProcessor, # of the model
@@ -258,7 +325,10 @@ def load_data(
     val_share: float = 0.2, # of train, stratified by label (the paper); unused when there is a val.parquet
     split_seed: int = 2025, # of the subsets and the validation split, the same for all runs
 ) -> Data:
-    "Rows to examples, with a stratified validation part. Errors as in `load_rows` and `stratified_split`."
+    "Rows to examples, with a stratified validation part. SettingError for an impossible number of rows or share; errors as in `load_rows` and `stratified_split`."
+    for key, n in dict(n_train=n_train, n_test=n_test).items():
+        if n is not None: check_number(key, n, "[1, inf)", whole=True)
+    check_number("val_share", val_share, "(0, 1)")
     rows, labels = load_rows(name, starter)
     pick = lambda ds, n: stratified_split(ds, split_seed, train_size=n)["train"] if n and n < len(ds) else ds
     train, val = pick(rows["train"], n_train), rows.get("val")
@@ -267,10 +337,11 @@ def load_data(
     test = Examples(pick(rows["test"], n_test), processor)
     return Data(Examples(train, processor, augment), Examples(val, processor), test, labels)
 
-# %% ../nbs/04_data.ipynb #a4791e1b
+# %% ../nbs/04_data.ipynb #aca04b8e
 def _count_pieces(tok, texts, size=1000):
     "How often each piece occurs, tokenizing `size` texts at a time."
-    counts, texts = Counter(), list(texts)
+    counts: Counter = Counter()
+    texts = list(texts)
     for start in range(0, len(texts), size):
         batch = tok(texts[start:start + size], add_special_tokens=False, truncation=False, verbose=False)
         for ids in batch["input_ids"]: counts.update(ids)
@@ -285,7 +356,7 @@ def _pieces_to_keep(tok, texts, size):
     kept = set(tok.all_special_tokens) | chars | {p for p, _ in counts.most_common(size)}
     return sorted(kept, key=vocab.__getitem__)
 
-# %% ../nbs/04_data.ipynb #d134b688
+# %% ../nbs/04_data.ipynb #30b0aa66
 def trim_vocabulary(
     source: str | Path, # a folder with a BERT-family encoder and its fast WordPiece tokenizer
     texts, # an iterable of texts, to count pieces in
@@ -293,16 +364,18 @@ def trim_vocabulary(
     out: str | Path, # the folder to write
     num_layers: int | None = None, # keep only the first layers
 ):
-    "Keep the pieces that `texts` use most and their rows of the word table, in half precision; rarer words split further."
-    from transformers import AutoModel, AutoTokenizer, BertTokenizerFast
-    tok = AutoTokenizer.from_pretrained(source)
+    "Keep the pieces that `texts` use most and their rows of the word table, in half precision; rarer words split further. SettingError unless it is a WordPiece tokenizer."
+    from transformers import AutoModel, BertTokenizer
+    check_number("size", size, "[1, inf)", whole=True)
+    tok = _tokenizer(str(source))
+    if (kind := type(tok.backend_tokenizer.model).__name__) != "WordPiece": raise SettingError(f"the tokenizer of {source} is {kind}, only WordPiece can be trimmed")
     options = {} if num_layers is None else dict(num_hidden_layers=num_layers)
     kept, vocab = _pieces_to_keep(tok, texts, size), tok.get_vocab()
     with _quiet_transformers():
-        net = AutoModel.from_pretrained(source, dtype=torch.float16, **options)
+        net = AutoModel.from_pretrained(source, dtype=torch.float16, use_safetensors=True, trust_remote_code=False, **options)
         rows = net.get_input_embeddings().weight[[vocab[p] for p in kept]].detach().clone()
         net.set_input_embeddings(torch.nn.Embedding.from_pretrained(rows, freeze=False))
         net.pooler, net.config.vocab_size, net.config.pad_token_id = None, len(kept), kept.index(tok.pad_token)
         net.save_pretrained(out)
     lower, new = getattr(tok, "do_lower_case", True), {p: i for i, p in enumerate(kept)}
-    BertTokenizerFast(vocab=new, do_lower_case=lower, model_max_length=512).save_pretrained(out)
+    BertTokenizer(vocab=new, do_lower_case=lower, model_max_length=512).save_pretrained(out)

@@ -5,11 +5,12 @@
 # %% auto #0
 __all__ = ['gumbel_noise', 'gumbel_softmax', 'temperature', 'deterministic_mask', 'topk_mask', 'random_mask']
 
-# %% ../nbs/00_select.ipynb #1f657516
+# %% ../nbs/00_select.ipynb #b040ca28
 import math
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from .errors import SettingError, check_number
 
 # %% ../nbs/00_select.ipynb #ea5f6de4
 def gumbel_noise(
@@ -19,14 +20,14 @@ def gumbel_noise(
     "Gumbel(0, 1) noise: minus the logarithm of an exponential draw (REKD, section 3; Jang et al., 2017)."
     return -torch.empty_like(logits).exponential_(generator=generator).log()
 
-# %% ../nbs/00_select.ipynb #967b5e5a
+# %% ../nbs/00_select.ipynb #4fd57512
 def gumbel_softmax(
     logits: Tensor, # (..., K) unnormalized log-probabilities
     T: float, # temperature, > 0
     noise: Tensor | None = None, # (..., K) Gumbel noise; drawn when None, pass zeros for none
 ) -> tuple[Tensor, Tensor]: # hard one-hot (..., K) with straight-through gradient, relaxed log-probabilities (..., K)
-    "Straight-through Gumbel-Softmax (Jang et al., 2017; REKD, section 3): exact one-hot forward, relaxed gradient backward. ValueError if `T` <= 0."
-    if not T > 0: raise ValueError(f"temperature must be > 0, got {T}")
+    "Straight-through Gumbel-Softmax (Jang et al., 2017; REKD, section 3): exact one-hot forward, relaxed gradient backward. SettingError unless `T` > 0."
+    check_number("temperature", T, "(0, inf)")
     if noise is None: noise = gumbel_noise(logits)
     noisy = logits + noise
     log_probs = F.log_softmax(noisy / T, dim=-1)
@@ -34,7 +35,7 @@ def gumbel_softmax(
     hard = torch.zeros_like(probs).scatter_(-1, noisy.argmax(-1, keepdim=True), 1.)
     return hard + (probs - probs.detach()), log_probs
 
-# %% ../nbs/00_select.ipynb #b096de70
+# %% ../nbs/00_select.ipynb #154cb76a
 def temperature(
     step: int, # training step, from 0
     total_steps: int, # steps of the whole run
@@ -42,38 +43,47 @@ def temperature(
     end: float = 0.1, # the floor, reached at `total_steps`
     every: int = 1, # update period, in steps (the paper: 100)
 ) -> float:
-    "Exponential annealing max(start * exp(-step * ln(start/end) / total_steps), end) (REKD, section 3). ValueError unless start >= end > 0 and steps >= 1."
-    if not start >= end > 0: raise ValueError(f"temperatures must satisfy start >= end > 0, got start={start}, end={end}")
-    if total_steps < 1 or every < 1: raise ValueError(f"total_steps and every must be at least 1, got {total_steps} and {every}")
+    "Exponential annealing max(start * exp(-step * ln(start/end) / total_steps), end) (REKD, section 3). SettingError unless start >= end > 0 and steps >= 1."
+    for name, value in dict(start=start, end=end).items(): check_number(name, value, "(0, inf)")
+    if start < end: raise SettingError(f"the temperature cannot rise: start={start} is below end={end}")
+    for name, value in dict(total_steps=total_steps, every=every).items(): check_number(name, value, "[1, inf)", whole=True)
     step = step // every * every
     return max(start * math.exp(-step * math.log(start / end) / total_steps), end)
 
-# %% ../nbs/00_select.ipynb #2f066d17
+# %% ../nbs/00_select.ipynb #a9809620
+def _check_selectable(selectable: Tensor, shape: torch.Size):
+    "SettingError unless `selectable` is bool and of that shape."
+    if selectable.dtype == torch.bool and selectable.shape == shape: return
+    raise SettingError(f"selectable must be a bool tensor of shape {tuple(shape)}, got {selectable.dtype} of shape {tuple(selectable.shape)}")
+
+# %% ../nbs/00_select.ipynb #7d84f8a1
 def deterministic_mask(
     logits: Tensor, # (B, L, 2) drop and keep logits
     selectable: Tensor, # (B, L) bool: features that may be selected
 ) -> Tensor: # (B, L) float 0/1
     "Keep a feature where its keep logit wins; a tie is dropped."
+    _check_selectable(selectable, logits.shape[:-1])
     return ((logits[..., 1] > logits[..., 0]) & selectable).float()
 
-# %% ../nbs/00_select.ipynb #1eff8dea
+# %% ../nbs/00_select.ipynb #8c4b5397
 def topk_mask(
     scores: Tensor, # (B, L) higher is kept first
     selectable: Tensor, # (B, L) bool
     sparsity: float, # target share of selectable features to keep, in (0, 1]
 ) -> Tensor: # (B, L) float 0/1
-    "Keep the round(sparsity * selectable) best features of each example, at least one; ties go to the earlier feature. ValueError if `sparsity` is outside (0, 1]."
-    if not 0 < sparsity <= 1: raise ValueError(f"sparsity must be in (0, 1], got {sparsity}")
+    "Keep the round(sparsity * selectable) best features of each example, at least one; ties go to the earlier feature. SettingError if `sparsity` is outside (0, 1]."
+    check_number("sparsity", sparsity, "(0, 1]")
+    _check_selectable(selectable, scores.shape)
     n = selectable.sum(-1, keepdim=True)
     k = torch.minimum((n * sparsity).round().clamp(min=1), n)
     order = scores.masked_fill(~selectable, -torch.inf).argsort(dim=-1, descending=True, stable=True)
     return ((order.argsort(dim=-1) < k) & selectable).float()
 
-# %% ../nbs/00_select.ipynb #765a57bf
+# %% ../nbs/00_select.ipynb #6686c41f
 def random_mask(
     selectable: Tensor, # (B, L) bool
     sparsity: float, # share of selectable features to keep, in (0, 1]
     generator: torch.Generator | None = None, # torch's global generator if None
 ) -> Tensor: # (B, L) float 0/1
-    "The baseline of every table: as many features as `topk_mask`, chosen blindly. ValueError if `sparsity` is outside (0, 1]."
+    "The baseline of every table: as many features as `topk_mask`, chosen blindly. SettingError if `sparsity` is outside (0, 1]."
     return topk_mask(torch.rand(selectable.shape, generator=generator, device=selectable.device), selectable, sparsity)

@@ -4,7 +4,7 @@ import os
 import tempfile
 
 _home = tempfile.TemporaryDirectory(prefix="rekd-tests-")
-for _key in [k for k in os.environ if k.startswith(("REKD_", "ACCELERATE_"))]: del os.environ[_key]
+for _key in [k for k in os.environ if k.startswith(("REKD_", "ACCELERATE_")) and k != "REKD_KILLS"]: del os.environ[_key]
 os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1", HF_HOME=_home.name, HF_DATASETS_CACHE=os.path.join(_home.name, "datasets"),
                   OMP_NUM_THREADS="1", TOKENIZERS_PARALLELISM="false", CUDA_VISIBLE_DEVICES="")
 

@@ -1,11 +1,12 @@
-"""`python kill_worker.py ROOT`: train a tiny model once undisturbed in ROOT/whole, then again and again in processes that are killed and resumed.
+"""`python kill_worker.py ROOT KILLS`: train a tiny model once undisturbed in ROOT/whole, then KILLS times in a process that is killed, and resumed in another.
 
-A process dies by SIGKILL: at its n-th file operation (it kills itself: a real kill can fall between any two of them), or when its parent
-pleases. Each is forked once the imports are done, so that a trial costs no start of Python. The last line printed is a JSON list of trials."""
+A process dies by SIGKILL: at its n-th file operation (it kills itself: a real kill can fall between any two of them), a moment after it began to write a
+checkpoint, or any time. Each is forked once the imports are done, so that a trial costs no start of Python. The last line printed is a JSON list of trials."""
 
 import json
 import os
 import random
+import shutil
 import signal
 import sys
 import time
@@ -48,27 +49,46 @@ def child(folder, at=0, murder=None):
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
-def murder(folder, step, pause):
-    "Kill once the checkpoint of `step` is there and a while has passed: what is under way then nobody chose."
+def murder(seconds, write=None, folder=None):
+    "Kill after a while: since the start, or since the checkpoint of step `write` was begun."
     def act(pid):
-        end = time.monotonic() + 100
-        while not (folder / f"checkpoint-{step:07d}").exists() and time.monotonic() < end: time.sleep(0.0005)
-        time.sleep(pause)
+        while write and not (folder / f".checkpoint-{write:07d}.tmp").exists() and not (folder / f"checkpoint-{write:07d}").exists(): time.sleep(0.0002)
+        time.sleep(seconds)
         os.kill(pid, signal.SIGKILL)
     return act
 
 
+def any_time(folder, seconds):
+    "Kill after so many seconds; if the run was over by then, do it again, sooner."
+    while (code := child(folder, murder=murder(seconds))) == 0:
+        shutil.rmtree(folder)
+        seconds /= 2
+    return code
+
+
 if __name__ == "__main__":
-    root, rng, trials = Path(sys.argv[1]).resolve(), random.Random(1), []
+    root, kills, rng, trials = Path(sys.argv[1]).resolve(), int(sys.argv[2]), random.Random(1), []
     sys.addaudithook(hook)
+    start = time.monotonic()
     operations = run(root / "whole")
+    duration = time.monotonic() - start
     def trial(how, kills):
         folder = root / f"run-{len(trials)}"
-        trials.append(dict(how=how, folder=str(folder), codes=[kill(folder) for kill in kills] + [child(folder)]))
-    for at in sorted(rng.sample(range(1, operations), 6)): trial(f"killed at file operation {at} of {operations}", [lambda f, at=at: child(f, at)])
+        codes, writing = [], 0
+        for kill in kills:
+            codes.append(kill(folder))
+            writing += any(folder.glob(".checkpoint-*.tmp")) # it died in the middle of a checkpoint
+        trials.append(dict(how=how, folder=str(folder), codes=[*codes, child(folder)], writing=writing))
+    at_operation = lambda at: lambda folder: child(folder, at)
+    for k in range(kills):
+        if k % 4 < 2:
+            at = rng.randrange(1, operations)
+            trial(f"at file operation {at} of {operations}", [at_operation(at)])
+        elif k % 4 == 2:
+            step, pause = rng.choice((2, 4, 6, 8, 12)), rng.random() * 0.01
+            trial(f"{1000 * pause:.1f} ms into writing the checkpoint of step {step}", [lambda f, pause=pause, step=step: child(f, murder=murder(pause, step, f))])
+        else:
+            trial("at some moment", [lambda f: any_time(f, rng.random() * duration)])
     ats = [rng.randrange(10, operations // 4) for _ in range(3)]
-    trial(f"killed at file operations {ats}, one after the other", [lambda f, at=at: child(f, at) for at in ats])
-    for step in (2, 8):
-        pause = rng.random() * 0.05
-        trial(f"killed {pause:.3f} s after step {step}", [lambda f, s=step, p=pause: child(f, murder=murder(f, s, p))])
+    trial(f"three times in a row, at file operations {ats}", [at_operation(at) for at in ats])
     print(json.dumps(trials))

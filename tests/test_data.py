@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from rekd.backbone import ImageProcessor
+from rekd.errors import DataError
 from rekd.data import Examples, load_data, load_rows, loader, make_batches, paper_augment, stratified_split, trim_vocabulary
 from tiny import text_processor
 
@@ -117,7 +118,7 @@ def test_images_of_any_mode_are_normalized():
     white = torch.tensor([(1 - m) / s for m, s in zip((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))])
     torch.testing.assert_close(batch["inputs"], white[None, :, None, None].expand(3, 3, 16, 16), atol=1e-5, rtol=0)
     assert batch["valid"].shape == (3, 16) and batch["valid"].all() and not batch["special"].any()
-    with pytest.raises(TypeError, match="PIL"): processor(["image.png"])
+    with pytest.raises(DataError, match="PIL"): processor(["image.png"])
     with pytest.raises(ValueError, match="multiple"): ImageProcessor(15, 4)
 
 

@@ -252,11 +252,9 @@ STEP = dict(lr=1e-3, weight_decay=0.05, T_start=1.7, T_end=0.5)
 
 def one_step(objective, student, monkeypatch):
     "One step of `fit` under known noise; the student's weights before and after, the batch, the loss, the noise."
-    noises, drawn = [torch.tensor(np.random.default_rng(i).gumbel(size=(8, 40, 2))) for i in (1, 2)], []
-    def fake(logits, generator=None):
-        drawn.append(logits.shape)
-        return noises[len(drawn) - 1][:logits.shape[0], :logits.shape[1]]
-    for module in ("select", "loss"): monkeypatch.setattr(f"rekd.{module}.gumbel_noise", fake)
+    noises = [torch.tensor(np.random.default_rng(i).gumbel(size=(8, 40, 2))) for i in (1, 2)]
+    def fake(logits, batch, at, purpose): return noises[dict(student=0, teacher=1)[purpose]][:logits.shape[0], :logits.shape[1]]
+    monkeypatch.setattr("rekd.loss._noise", fake)
     before = {k: v.clone() for k, v in student.state_dict().items()}
     watched, data = Watched(objective), tiny.text_data(6)
     fit(student, data, watched, TrainConfig(epochs=1, batch_size=8, **STEP), quiet=True)

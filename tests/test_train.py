@@ -1,13 +1,19 @@
 """Interrupted and resumed is the same as never interrupted, bit for bit; a diverged run keeps its last good checkpoint; what is written can be read."""
 
 import json
+import os
 import random
+import resource
+import shutil
+import subprocess
+import sys
 from dataclasses import replace
 import pytest
 import tiny
 import torch
 from safetensors.torch import load_file
 from rekd.data import paper_augment
+from rekd.errors import DataError, ModelError, SettingError, WriteError
 from rekd.loss import CLS, RE, REKD, RandomMask
 from rekd.train import TrainConfig, TrainingDiverged, evaluate, fit, warm_start
 from tiny import make_model
@@ -39,10 +45,10 @@ def objectives(name):
 
 
 def files(folder):
-    "Every file's bytes; of progress.json and metrics.jsonl everything but the clock."
+    "Every file's bytes; of progress.json and metrics.jsonl everything but the clock, of checksums.json all but that of progress.json."
     out = {}
     def timeless(x):
-        if isinstance(x, dict): return {k: timeless(v) for k, v in x.items() if k not in ("seconds", "examples_per_second")}
+        if isinstance(x, dict): return {k: timeless(v) for k, v in x.items() if k not in ("seconds", "examples_per_second", "progress.json")}
         return [timeless(v) for v in x] if isinstance(x, list) else x
     for f in sorted(folder.rglob("*")):
         if f.is_file():
@@ -117,7 +123,7 @@ def test_resuming_a_finished_run_only_reads_it(tmp_path, text_data):
 def test_a_run_is_not_started_over_an_earlier_one(tmp_path, text_data):
     train(RE(0.01), tmp_path / "run", text_data)
     before = files(tmp_path / "run")
-    with pytest.raises(FileExistsError, match="resume"): train(RE(0.01), tmp_path / "run", text_data)
+    with pytest.raises(WriteError, match="resume"): train(RE(0.01), tmp_path / "run", text_data)
     assert equal(files(tmp_path / "run"), before)
 
 
@@ -125,8 +131,8 @@ def test_a_run_is_not_started_over_an_earlier_one(tmp_path, text_data):
 def test_a_run_is_not_resumed_under_other_settings(change, tmp_path, text_data):
     with pytest.raises(Interrupted): train(at_step(RE(0.01), 3, interrupt), tmp_path / "run", text_data)
     before = files(tmp_path / "run")
-    with pytest.raises(ValueError, match=next(iter(change))): train(RE(0.01), tmp_path / "run", text_data, config=replace(CONFIG, **change), resume=True)
-    with pytest.raises(ValueError, match="select_lambda"): train(RE(0.02), tmp_path / "run", text_data, resume=True)
+    with pytest.raises(SettingError, match=next(iter(change))): train(RE(0.01), tmp_path / "run", text_data, config=replace(CONFIG, **change), resume=True)
+    with pytest.raises(SettingError, match="select_lambda"): train(RE(0.02), tmp_path / "run", text_data, resume=True)
     assert equal(files(tmp_path / "run"), before)
 
 
@@ -210,11 +216,232 @@ def test_only_the_last_two_checkpoints_stay_and_no_debris(tmp_path, text_data):
     assert len(names) == 4 and not [n for n in names if n.startswith(".")]
 
 
-def test_a_checkpoint_that_is_cut_short_is_an_error_and_not_a_fresh_start(tmp_path, text_data):
-    train(RE(0.01), tmp_path / "run", text_data)
-    file = sorted(tmp_path.glob("run/checkpoint-*"))[-1] / "model.safetensors"
-    file.write_bytes(file.read_bytes()[:-100])
-    with pytest.raises(Exception, match="(?i)header|deserializ|incomplete|buffer"): train(RE(0.01), tmp_path / "run", text_data, resume=True)
+DAMAGE = {
+    "weights cut": lambda f: (f / "model.safetensors").write_bytes((f / "model.safetensors").read_bytes()[:-100]),
+    "weights empty": lambda f: (f / "model.safetensors").write_bytes(b""),
+    "one bit of the weights": lambda f: flip(f / "model.safetensors", -1),
+    "one bit of the optimizer": lambda f: flip(f / "optimizer.pt", 4000),
+    "junk for an optimizer": lambda f: (f / "optimizer.pt").write_bytes(b"junk"),
+    "half the progress": lambda f: (f / "progress.json").write_text((f / "progress.json").read_text()[:200]),
+    "no progress": lambda f: (f / "progress.json").unlink(),
+    "binary progress": lambda f: (f / "progress.json").write_bytes(b"\xff\xfe\x00"),
+    "no checksums": lambda f: (f / "checksums.json").unlink(),
+    "a list of checksums": lambda f: (f / "checksums.json").write_text("[1]"),
+    "empty": lambda f: [x.unlink() for x in f.iterdir()],
+}
+
+
+def flip(file, at):
+    data = bytearray(file.read_bytes())
+    data[at] ^= 1
+    file.write_bytes(data)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    "A finished run, its model and its history."
+    out = tmp_path_factory.mktemp("finished") / "run"
+    return out, *train(RE(0.01), out, tiny.text_data())
+
+
+@pytest.mark.parametrize("how", DAMAGE)
+def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(how, finished, tmp_path, text_data):
+    whole, model, history = finished
+    out = tmp_path / "run"
+    shutil.copytree(whole, out)
+    newest = sorted(out.glob("checkpoint-*"))[-1]
+    DAMAGE[how](newest)
+    with pytest.warns(UserWarning, match=f"{newest.name} is damaged .*: going on from checkpoint-0000018"):
+        again, resumed = train(RE(0.01), out, text_data, resume=True)
+    assert equal(again.state_dict(), model.state_dict()) and [r["val"] for r in resumed] == [r["val"] for r in history]
+    assert_same_run(out, whole) # the damaged one was written anew
+
+
+@pytest.mark.parametrize("how", ["weights cut", "empty"])
+def test_if_no_checkpoint_is_sound_nothing_is_touched(how, finished, tmp_path, text_data):
+    out = tmp_path / "run"
+    shutil.copytree(finished[0], out)
+    for folder in out.glob("checkpoint-*"): DAMAGE[how](folder)
+    before = {f: f.read_bytes() for f in out.rglob("*") if f.is_file()}
+    with pytest.raises(ModelError, match="checkpoint-0000020 is damaged .*checkpoint-0000018 is damaged .*nothing to go on from"):
+        train(RE(0.01), out, text_data, resume=True)
+    assert {f: f.read_bytes() for f in out.rglob("*") if f.is_file()} == before
+
+
+def test_a_checkpoint_of_another_version_is_refused(finished, tmp_path, text_data):
+    out = tmp_path / "run"
+    shutil.copytree(finished[0], out)
+    for folder in out.glob("checkpoint-*"):
+        file = folder / "progress.json"
+        file.write_text(json.dumps({k: v for k, v in json.loads(file.read_text()).items() if k != "format"}))
+    with pytest.raises(ModelError, match="another version"): train(RE(0.01), out, text_data, resume=True)
+
+
+def test_another_teacher_is_refused(tmp_path, text_data):
+    run = lambda seed, resume=False: train(REKD(make_model("bert", seed), 0.01), tmp_path / "run", text_data, config=replace(CONFIG, epochs=1), resume=resume)
+    run(7)
+    run(7, True) # the same weights, another object
+    with pytest.raises(SettingError, match="teacher="): run(8, True)
+
+
+def test_progress_tells_what_a_result_depends_on(finished):
+    config = json.loads((finished[0] / "checkpoint-0000020" / "progress.json").read_text())["config"]
+    assert {k: config[k] for k in ("seed", "processes", "threads", "num_workers", "device", "torch", "accumulate", "teacher")} == dict(
+        seed=3, processes=1, threads=1, num_workers=0, device="cpu", torch=torch.__version__, accumulate=1, teacher=None)
+
+
+def test_other_threads_are_a_warning(finished, tmp_path, text_data):
+    out = tmp_path / "run"
+    shutil.copytree(finished[0], out)
+    torch.set_num_threads(2)
+    try:
+        with pytest.warns(UserWarning, match="threads=1, and now threads=2"): train(RE(0.01), out, text_data, resume=True)
+    finally: torch.set_num_threads(1)
+
+
+def test_a_kill_leaves_nothing_behind_after_a_resume(finished, tmp_path, text_data):
+    out = tmp_path / "run"
+    shutil.copytree(finished[0], out)
+    (out / ".checkpoint-0000022.tmp").mkdir()
+    (out / ".checkpoint-0000022.tmp" / "model.safetensors").write_bytes(b"half")
+    (out / ".metrics.jsonl.tmp").write_text("half")
+    train(RE(0.01), out, text_data, resume=True)
+    assert_same_run(out, finished[0])
+
+
+def test_what_cannot_be_written_is_said(tmp_path, text_data, monkeypatch):
+    (tmp_path / "file").write_text("not a folder")
+    with pytest.raises(WriteError, match="cannot write .*file/run"): train(RE(0.01), tmp_path / "file" / "run", text_data)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard)) # as on a full disk: the weights do not fit
+    try:
+        with pytest.raises(WriteError, match="cannot write .*(checkpoint|best)"): train(RE(0.01), tmp_path / "run", text_data)
+    finally: resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert not list((tmp_path / "run").iterdir())
+    train(RE(0.01), tmp_path / "run", text_data) # there is room again
+
+
+# --- what does not fit together ---
+
+@pytest.mark.parametrize("bad", [dict(epochs=0), dict(epochs=1.5), dict(batch_size=True), dict(lr=0), dict(lr=float("nan")), dict(lr="fast"), dict(T_end=0), dict(T_start=-1),
+                                 dict(T_start=0.05), dict(clip=0), dict(warmup=1.5), dict(sparsity_start=0), dict(num_workers=-1), dict(accumulate=0), dict(eval_mask="none"), dict(precision="fp16")])
+def test_settings_without_sense(bad):
+    with pytest.raises(SettingError, match=next(iter(bad))): TrainConfig(**bad)
+
+
+def test_parts_that_do_not_fit_are_refused_before_training(text_model, text_data, image_model):
+    for objective in (RE, "re", None, lambda *_: 0):
+        with pytest.raises(SettingError, match="objective must be"): fit(text_model, text_data, objective, CONFIG)
+    with pytest.raises(DataError, match="the train part of the data is empty"): fit(text_model, replace(text_data, train=[]), RE(), CONFIG)
+    with pytest.raises(DataError, match="classes"): fit(text_model, replace(text_data, labels=["positive", "negative"]), RE(), CONFIG)
+    with pytest.raises(ModelError, match="same inputs"): fit(text_model, text_data, REKD(image_model), CONFIG)
+    with pytest.raises(SettingError, match="did you mean 'topk'"): evaluate(text_model, text_data.val, "tokp")
+    with pytest.raises(DataError, match="no examples"): evaluate(text_model, [], "topk")
+
+
+@pytest.mark.parametrize("change, what", [(dict(labels=["a", "b", "c"]), "classes"), (dict(size=32), "size"), (dict(patch=8), "patch"), (dict(mean=(0, 0, 0)), "mean")])
+def test_a_teacher_of_another_kind_is_refused(change, what):
+    student, teacher = make_model("vit"), make_model("vit", 1)
+    for key, value in change.items(): setattr(teacher.config if key == "labels" else teacher.processor, key, value)
+    with pytest.raises(ModelError, match=f"same {what}"): REKD(teacher).fits(student)
+
+
+def test_a_teacher_with_other_words_is_refused():
+    student, teacher = make_model("bert"), make_model("bert", 1)
+    teacher.processor.tokenizer.add_tokens(["more"])
+    with pytest.raises(ModelError, match="same pieces: the teacher has 32 word pieces, the student 31"): REKD(teacher).fits(student)
+
+
+# --- the same twice ---
+
+@pytest.mark.parametrize("kind", ["bert", "vit"])
+def test_workers_do_not_change_a_bit(kind):
+    "The same weights with 0, 1 and 2 processes that prepare batches; images are augmented."
+    data, out = tiny.text_data() if kind == "bert" else tiny.image_data(augment=paper_augment), []
+    for workers in (0, 1, 2):
+        config = TrainConfig(epochs=2, batch_size=5, lr=3e-3, num_workers=workers)
+        out.append(train(RE(0.01), None, data, make_model(kind, 5), config)[0].state_dict())
+    assert equal(out[0], out[1]) and equal(out[0], out[2])
+
+
+@pytest.mark.parametrize("objective, kind", [(lambda: RE(0.01), "bert"), (lambda: RE(0.01, per="example"), "bert"), (lambda: REKD(make_model("bert", 7), 0.01), "bert"),
+                                             (RandomMask, "bert"), (CLS, "bert"), (lambda: RE(0.01), "vit")])
+@pytest.mark.parametrize("n", [2, 8])
+def test_micro_batches_are_the_whole_batch(objective, kind, n):
+    """The same losses and weights to 1e-5, with uneven last batches; the noise is each example's own and there is no dropout.
+    But for the biases of attention keys: softmax ignores them, so their gradient is nothing but rounding, which AdamW blows up to steps of its rate."""
+    data = tiny.text_data() if kind == "bert" else tiny.image_data(augment=paper_augment)
+    def run(accumulate):
+        model = make_model(kind, 5, tiny.NO_DROPOUT, dropout=0.0)
+        config = TrainConfig(epochs=4, batch_size=5, lr=1e-3, accumulate=accumulate) # 20 steps
+        return train(objective(), None, data, model, config)
+    (one, large), (other, micro) = run(1), run(n)
+    for a, b in zip(large, micro):
+        assert b["train"] == pytest.approx(a["train"], rel=1e-5, abs=1e-5)
+    loss = max(abs(a["train"][k] - b["train"][k]) for a, b in zip(large, micro) for k in a["train"])
+    weight = max((v - other.state_dict()[k]).abs().max().item() for k, v in one.state_dict().items() if not k.endswith(("key.bias", "k_proj.bias")))
+    print(f"{n} micro-batches against one: losses differ by at most {loss:.1e}, weights by {weight:.1e}")
+    assert loss < 1e-5 and weight < 1e-5
+
+
+def test_micro_batches_in_double_precision_agree_in_every_weight(text_data):
+    def run(accumulate):
+        model = make_model("bert", 5, tiny.NO_DROPOUT, dropout=0.0).double()
+        return train(RE(0.01), None, text_data, model, TrainConfig(epochs=4, batch_size=5, lr=1e-3, accumulate=accumulate))[0].state_dict()
+    one, other = run(1), run(3)
+    assert max((v - w).abs().max().item() for v, w in zip(one.values(), other.values())) < 1e-9
+
+
+def test_micro_batches_know_their_excess_under_dropout_too(text_data):
+    "What the first pass counts is what the second keeps."
+    seen = []
+    class Watch(RE):
+        def loss(self, classes, mask, selectable, labels, at):
+            seen.append(((mask.detach().sum(-1) - at.sparsity * selectable.sum(-1)).sum().item(), len(labels), at.whole(None).item()))
+            return super().loss(classes, mask, selectable, labels, at)
+    train(Watch(0.01), None, text_data, config=TrainConfig(epochs=2, batch_size=6, lr=3e-3, accumulate=3)) # 24 examples: 8 steps of 3 x 2
+    for step in range(8):
+        parts = seen[3 * step:3 * step + 3]
+        assert sum(e for e, _, _ in parts) / sum(n for _, n, _ in parts) == pytest.approx(parts[0][2], abs=1e-5)
+
+
+# --- precision ---
+
+def test_bf16_on_the_cpu_trains_and_resumes(tmp_path, text_data):
+    config = replace(CONFIG, precision="bf16")
+    whole, history = train(RE(0.01), tmp_path / "whole", text_data, config=config)
+    _, full = train(RE(0.01), None, text_data)
+    assert all(v.dtype == torch.float32 for v in whole.parameters())
+    assert history[0]["train"]["loss"] == pytest.approx(full[0]["train"]["loss"], rel=0.1) and history[0]["train"] != full[0]["train"]
+    with pytest.raises(Interrupted): train(at_step(RE(0.01), 7, interrupt), tmp_path / "cut", text_data, config=config)
+    train(RE(0.01), tmp_path / "cut", text_data, config=config, resume=True)
+    assert_same_run(tmp_path / "cut", tmp_path / "whole")
+
+
+GPU = """
+import torch
+if not torch.cuda.is_available(): raise SystemExit(77)
+import tiny
+from dataclasses import asdict
+from rekd.loss import RE, REKD
+from rekd.train import TrainConfig, evaluate, fit
+for precision in ("no", "bf16"):
+    config = TrainConfig(epochs=2, batch_size=5, lr=3e-3, precision=precision, accumulate=2, checkpoint_every=2)
+    for name, objective in dict(re=RE(0.01), rekd=REKD(tiny.make_model("bert", 7), 0.01)).items():
+        model, out = tiny.make_model("bert", 5), f"{name}-{precision}"
+        history = fit(model, tiny.text_data(), objective, config, out=out, quiet=True)
+        assert model.device.type == "cuda" and all(p.isfinite().all() for p in model.parameters())
+        assert fit(tiny.make_model("bert", 5), tiny.text_data(), objective, config, out=out, quiet=True, resume=True) == history
+        assert evaluate(model, tiny.text_data().val, "sampled") == evaluate(model, tiny.text_data().val, "sampled")
+"""
+
+
+def test_on_a_gpu_if_there_is_one(tmp_path):
+    "In a process of its own: these tests hide GPUs from torch."
+    env = {k: v for k, v in os.environ.items() if k != "CUDA_VISIBLE_DEVICES"}
+    done = subprocess.run([sys.executable, "-c", GPU], capture_output=True, text=True, cwd=tmp_path, env=env | dict(PYTHONPATH=os.pathsep.join(p for p in sys.path if p)))
+    if done.returncode == 77: pytest.skip("there is no GPU")
+    assert done.returncode == 0, done.stderr
 
 
 # --- what learns ---
