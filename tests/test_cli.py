@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -95,3 +96,29 @@ def test_killed_train_resumes_bit_for_bit(home): # noqa: F811
     assert (cut / "model" / "model.safetensors").read_bytes() == (whole / "model" / "model.safetensors").read_bytes()
     last = lambda f: sorted(f.glob("checkpoint-*"))[-1] / "model.safetensors"
     assert last(cut).read_bytes() == last(whole).read_bytes()
+
+
+@pytest.fixture
+def shipped(monkeypatch):
+    "The repo's own results."
+    monkeypatch.setenv("REKD_ARTIFACTS", str(Path(__file__).parents[1] / "artifacts"))
+
+
+def test_table_rebuilds_the_numbers_from_the_rows(tmp_path, capsys, shipped):
+    "`rekd table` trains nothing: its JSON holds the rows' means, and one paired entry a start."
+    from rekd.experiment import read_rows, results_file
+    main(["table", "demo", "--json", str(tmp_path / "t.json")])
+    found, rows = json.loads((tmp_path / "t.json").read_text()), read_rows(results_file("demo"))
+    for line in found["rows"]:
+        same = [r["masks"][line["mask"]] for r in rows if (r["objective"], r["start"]) == (line["objective"], line["start"]) and line["mask"] in r["masks"]]
+        assert line["n_seeds"] == len(same) and abs(line["accuracy_mean"] - sum(m["accuracy"] for m in same) / len(same)) < 1e-12
+    assert [p["start"] for p in found["paired"]] == ["paper", "warm"] and all(p["ci_low"] <= p["rekd_minus_re"] <= p["ci_high"] for p in found["paired"])
+    assert "gap_recovery" in capsys.readouterr().out
+
+
+def test_dry_run_lists_and_trains_nothing(capsys, shipped):
+    "Runs that have a row are done, the others are not, and times come from the rows."
+    main(["study", "demo", "--starts", "paper", "warm", "--seeds", "2025", "1", "--dry-run"])
+    lines = capsys.readouterr().out.splitlines()
+    assert [("done" in x, "to do" in x) for x in lines[1:13]] == [(True, False)] * 6 + [(False, True)] * 6
+    assert "6 of 12 runs are done" in lines[13] and "min" in lines[14]
