@@ -459,14 +459,15 @@ def generate_model_card(self: RationaleModel,
         results=_results(self.metrics) if self.metrics else "")
     return ModelCard(f"---\n{_metadata(task, model_id, self.metrics)}\n---\n{body}")
 
-# %% ../nbs/02_model.ipynb #62fc9b3a
+# %% ../nbs/02_model.ipynb #f63805e0
 @patch
 def save_pretrained(self: RationaleModel,
     save_directory: str | Path, # replaced as a whole, or left as it was if anything goes wrong
     **kwargs, # of huggingface_hub's `ModelHubMixin.save_pretrained`
 ):
     "Write config.json, model.safetensors, a model card and the processor's files; weights in the model's own dtype (`model.half()` first to halve them)."
-    kwargs.setdefault("repo_id", Path(save_directory).name)
+    name = kwargs.setdefault("repo_id", Path(save_directory).name)
+    kwargs["model_card_kwargs"] = dict(model_id=name) | (kwargs.get("model_card_kwargs") or {})
     with replacing(save_directory) as folder: return ModelHubMixin.save_pretrained(self, folder, **kwargs)
 
 # %% ../nbs/02_model.ipynb #3f6cf7af

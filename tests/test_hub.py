@@ -91,9 +91,9 @@ def test_metrics_and_picture_travel_with_the_folder(tmp_path, kind):
     model.save_pretrained(tmp_path / "with")
     again = RationaleModel.from_pretrained(tmp_path / "with")
     assert (again.metrics, again.picture) == (METRICS, model.picture)
-    again.save_pretrained(tmp_path / "again")
+    again.save_pretrained(tmp_path / "again" / "with")
     ours = {f.name for f in (tmp_path / "with").iterdir()} - {"tokenizer_config.json"} # in which transformers notes where it was loaded from
-    for name in ours: assert (tmp_path / "with" / name).read_bytes() == (tmp_path / "again" / name).read_bytes(), name
+    for name in ours: assert (tmp_path / "with" / name).read_bytes() == (tmp_path / "again" / "with" / name).read_bytes(), name
     bare = RationaleModel.from_pretrained(tmp_path / "without")
     assert (bare.metrics, bare.picture) == (None, None)
 
