@@ -229,7 +229,7 @@ def _from_config(kind, config, pool):
     if kind == "timm": return TimmBackbone(_timm_net(**config), {"model_type": kind, **config}, pool)
     return _hf_backbone(AutoConfig.for_model(kind, **config), pool)
 
-# %% ../nbs/01_backbone.ipynb #c5c0ba24
+# %% ../nbs/01_backbone.ipynb #81ff063d
 def backbone_from_config(
     config: dict, # a `Backbone.config`
     pool: str = "cls", # "cls" or "mean"
@@ -237,7 +237,9 @@ def backbone_from_config(
     "Build a backbone from its JSON-ready description; the kind is looked up here, never imported by name. SettingError for an unknown kind or impossible numbers."
     if not isinstance(config, dict): raise SettingError(f"a backbone is described by a dict, got {shown(config)}")
     config = dict(config)
-    kind = config.pop("model_type", None)
+    kind, deep = config.pop("model_type", None), config | dict(config.get("options") or {})
+    for key in ("num_hidden_layers", "num_layers", "depth"): # a stranger's file could ask for a billion
+        if key in deep: check_number(key, deep[key], "[0, 1000]", whole=True)
     try: return _from_config(kind, config, pool)
     except RekdError: raise
     except Exception as e: raise SettingError(f"no {kind} network can be built from this description: {e}") from e

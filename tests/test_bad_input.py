@@ -264,6 +264,7 @@ BAD = [
     ("unknown processor option", ModelError, ["config.json", "colour"], lambda w: w.config(processor=dict(colour=1))),
     ("max_length of NaN", ModelError, ["config.json", "max_length", "nan"], lambda w: w.config(processor=dict(max_length=NAN))),
     ("image options of the wrong type", ModelError, ["config.json", "size"], lambda w: w.config("image", processor=dict(size="big"))),
+    ("description of a billion layers", ModelError, ["num_hidden_layers", "1000"], lambda w: w.network(num_hidden_layers=10**9)),
     ("description of another network", ModelError, ["holds", "config.json means"], lambda w: w.network(num_hidden_layers=1)),
     ("description that would fill the memory", ModelError, ["holds", "config.json means"], lambda w: w.network(vocab_size=10**9, hidden_size=10**5)),
     ("more classes than weights", ModelError, ["holds", "config.json means"], lambda w: w.config(labels=["a", "b", "c"])),
