@@ -197,6 +197,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                  'rekd.experiment.results_table': ('experiment.html#results_table', 'rekd/experiment.py'),
                                  'rekd.experiment.run': ('experiment.html#run', 'rekd/experiment.py'),
                                  'rekd.experiment.run_folder': ('experiment.html#run_folder', 'rekd/experiment.py'),
+                                 'rekd.experiment.run_id': ('experiment.html#run_id', 'rekd/experiment.py'),
                                  'rekd.experiment.run_record': ('experiment.html#run_record', 'rekd/experiment.py'),
                                  'rekd.experiment.seconds_of': ('experiment.html#seconds_of', 'rekd/experiment.py'),
                                  'rekd.experiment.study': ('experiment.html#study', 'rekd/experiment.py'),

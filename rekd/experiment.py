@@ -6,7 +6,7 @@
 __all__ = ['PRESETS', 'OBJECTIVES', 'STARTS', 'SEEDS', 'COST', 'Preset', 'get_preset', 'find_model', 'build', 'prepare',
            'load_teacher', 'make_objective', 'check_same', 'warm_from_cls', 'masks_of', 'card_picture', 'run_record',
            'run_folder', 'run', 'results_file', 'append_row', 'read_rows', 'read_study', 'cells', 'study_plan',
-           'seconds_of', 'planned', 'study', 'model_name', 'results_table', 'paired', 'study_tables', 'demo',
+           'seconds_of', 'run_id', 'planned', 'study', 'model_name', 'results_table', 'paired', 'study_tables', 'demo',
            'build_starter', 'write_subset', 'build_starter_teacher', 'build_starter_students']
 
 # %% ../nbs/09_experiment.ipynb #f3a7311c
@@ -332,7 +332,7 @@ def read_study(file: str | Path) -> list[dict]:
         if not isinstance(row["config"], dict): raise DataError(f"{file}, line {i}: config must be an object, got {shown(row['config'])}")
     return rows
 
-# %% ../nbs/09_experiment.ipynb #8aaa8f63
+# %% ../nbs/09_experiment.ipynb #0ff80138
 def cells(
     objectives: list[str], # of `OBJECTIVES`
     seeds: list[int],
@@ -343,8 +343,7 @@ def cells(
     for o in objectives: check_name("objective", o, OBJECTIVES)
     for s in starts: check_name("start", s, STARTS)
     for n in seeds: check_number("seed", n, SEEDS, whole=True)
-    one = [s for s in seeds[:few]]
-    return [(o, start, seed) for seed in seeds for o in objectives if o in ("re", "rekd") or seed in one
+    return [(o, start, seed) for seed in seeds for o in objectives if o in ("re", "rekd") or seed in seeds[:few]
             for start in (starts if o in ("re", "rekd") else ["paper"])]
 
 # %% ../nbs/09_experiment.ipynb #7ef8287e
@@ -357,7 +356,7 @@ def study_plan(
     starts = ["warm"] if teacher else ["paper", "warm"] if name.startswith("cpu-") else ["paper"]
     return dict(objectives=["cls", "re"] if teacher else list(OBJECTIVES), seeds=seeds[:many], starts=starts, few=min(many, 3))
 
-# %% ../nbs/09_experiment.ipynb #1799b002
+# %% ../nbs/09_experiment.ipynb #000a09ed
 COST = dict(cls=1.0, random=1.0, re=2.0, rekd=2.4) # of an example, relative to CLS, as measured on two cores
 
 def seconds_of(
@@ -367,12 +366,17 @@ def seconds_of(
 ) -> float | None: # seconds of training; None if there is no row to tell from
     "What a run will take, by rows of the same objective if there are any, else by the others and `COST`."
     rows = [r for r in rows if r.get("seconds") and r.get("epochs")]
-    speed = [r["seconds"] / (COST[r["objective"]] * len(r["epochs"])) for r in rows if r["objective"] == objective] or [
-        r["seconds"] / (COST[r["objective"]] * len(r["epochs"])) for r in rows]
+    rows = [r for r in rows if r["objective"] == objective] or rows
+    speed = [r["seconds"] / (COST[r["objective"]] * len(r["epochs"])) for r in rows]
     epochs = preset.train.epochs if objective in ("re", "rekd") else preset.cls_epochs
     return COST[objective] * epochs * sum(speed) / len(speed) if speed else None
 
-# %% ../nbs/09_experiment.ipynb #f5cadc90
+# %% ../nbs/09_experiment.ipynb #2c9b41ba
+def run_id(r: dict) -> tuple: # of a row, or of a planned run
+    "What tells the runs of a study apart."
+    return r["objective"], r["start"], r["seed"]
+
+# %% ../nbs/09_experiment.ipynb #b19a6b12
 def planned(
     name: str, # of the preset
     objectives: Sequence[str] | None = None, # here and below: those of `study_plan` if None
@@ -383,11 +387,11 @@ def planned(
     "The runs of a study in order, which are done, and what the others will take."
     plan, rows, preset = study_plan(name), read_study(results_file(name)), preset or get_preset(name)
     given = dict(objectives=objectives, seeds=seeds, starts=starts, few=len(seeds) if seeds else None)
-    ids = {(r["objective"], r["start"], r["seed"]) for r in rows}
+    ids = {run_id(r) for r in rows}
     return [dict(objective=o, start=st, seed=s, done=(o, st, s) in ids, seconds=seconds_of(preset, o, rows))
             for o, st, s in cells(**(plan | {k: v for k, v in given.items() if v is not None}))]
 
-# %% ../nbs/09_experiment.ipynb #3d54e703
+# %% ../nbs/09_experiment.ipynb #5e4ae575
 def study(
     name: str, # of the preset
     objectives: Sequence[str] | None = None, # here and below: those of `study_plan` if None
@@ -401,8 +405,8 @@ def study(
     file = results_file(name)
     preset = preset or get_preset(name)
     for r in read_study(file): check_same(r["config"], preset, file)
-    for cell in planned(name, objectives, seeds, starts):
-        if cell["done"]: continue
+    for cell in planned(name, objectives, seeds, starts, preset):
+        if run_id(cell) in map(run_id, read_study(file)): continue # read anew: another process may work on the same study
         row = run(name, cell["objective"], cell["seed"], cell["start"], preset, teacher, resume=True, quiet=quiet)[1]
         if is_main(): append_row(file, row)
     return read_rows(file)
@@ -430,7 +434,7 @@ def results_table(
         n_seeds=("accuracy", "size"), accuracy_mean=("accuracy", "mean"), accuracy_std=("accuracy", "std"), selection_rate=("selection_rate", "mean"))
     return table.reset_index()
 
-# %% ../nbs/09_experiment.ipynb #d4020213
+# %% ../nbs/09_experiment.ipynb #a6abd33b
 def paired(
     rows: list[dict], # of one study
 ) -> list[dict]: # an entry a start that has both
@@ -444,9 +448,9 @@ def paired(
         if not seeds: continue
         re, rekd = (np.array([topk[o, start, s] for s in seeds]) for o in ("re", "rekd"))
         draw = dict(confidence_level=0.95, n_resamples=10_000, method="percentile", rng=0)
-        low, high = bootstrap((rekd - re,), np.mean, **draw).confidence_interval if len(seeds) > 1 else (None, None)
+        low, high = map(float, bootstrap((rekd - re,), np.mean, **draw).confidence_interval) if len(seeds) > 1 else (None, None)
         gap = np.mean(cls) - re.mean() if cls else float("nan")
-        out.append(dict(start=start, rekd_minus_re=float((rekd - re).mean()), ci_low=low and float(low), ci_high=high and float(high), n_seeds=len(seeds),
+        out.append(dict(start=start, rekd_minus_re=float((rekd - re).mean()), ci_low=low, ci_high=high, n_seeds=len(seeds),
                         gap_recovery=float((rekd - re).mean() / gap) if gap > 0 else None))
     return out
 
@@ -508,11 +512,10 @@ def write_subset(folder: Path, name: str, column: str, sizes: tuple[int, int], s
         some.rename_column("input", column).to_parquet(folder / f"{part}.parquet")
     (folder / "label_names.json").write_text(json.dumps(labels))
 
-# %% ../nbs/09_experiment.ipynb #d2f2edb7
+# %% ../nbs/09_experiment.ipynb #3d5bb969
 def build_starter_teacher(out: str | Path = "artifacts", quiet: bool | None = None):
     "Train the shipped teacher on all reviews, and store it in half precision; its row goes to the results."
-    whole = str(Path(settings()["paths"]["runs"]) / "minilm-l6-imdb")
-    model, row = run("starter-teacher", "re", start="warm", preset=get_preset("starter-teacher", backbone=whole), resume=True, quiet=quiet)
+    model, row = run("starter-teacher", "re", start="warm", resume=True, quiet=quiet)
     model.half().save_pretrained(Path(out) / "models" / "imdb-teacher")
     append_row(results_file("starter-teacher"), row)
 
