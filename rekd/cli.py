@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['Mask', 'Objective', 'Start', 'COMMANDS', 'parse_changes', 'colour', 'table', 'ready', 'save', 'Demo', 'warm_note',
-           'show_reviews', 'run_demo', 'Train', 'run_train', 'Study', 'hours', 'show_plan', 'run_study', 'Table',
-           'run_table', 'Evaluate', 'run_evaluate', 'Explain', 'read_input', 'run_explain', 'Report', 'short_names',
-           'run_report', 'Presets', 'run_presets', 'Starter', 'run_starter', 'main']
+           'show_reviews', 'run_demo', 'Train', 'run_train', 'Study', 'hours', 'variant_column', 'show_plan',
+           'run_study', 'Table', 'run_table', 'Evaluate', 'run_evaluate', 'Explain', 'read_input', 'run_explain',
+           'Report', 'short_names', 'run_report', 'Presets', 'run_presets', 'Starter', 'run_starter', 'main']
 
 # %% ../nbs/10_cli.ipynb #53028aca
 import json
@@ -158,16 +158,20 @@ def hours(seconds: float | None) -> str:
     "A time as people say it."
     return "unknown" if seconds is None else f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
-# %% ../nbs/10_cli.ipynb #5538538b
+# %% ../nbs/10_cli.ipynb #8abe5c51
+def variant_column(rows: list[dict]) -> dict: # for `table`; empty if no row has a variant
+    "The column that tells variants apart."
+    return {"variant": ""} if any(r.get("variant") for r in rows) else {}
+
 def show_plan(preset: str, runs: list[dict]):
     "Print the runs of a study, and the time that is left."
     print(table([dict(r, state="done" if r["done"] else "to do", time=hours(r["seconds"])) for r in runs],
-                {"objective": "", "start": "", "seed": "d", "state": "", "time": ""}))
+                {"objective": "", "start": "", "seed": "d"} | variant_column(runs) | {"state": "", "time": ""}))
     left = [r["seconds"] for r in runs if not r["done"]]
     print(f"{len(runs) - len(left)} of {len(runs)} runs are done.")
     if left: print(f"The others: {'a time that the first rows will tell' if None in left else hours(sum(left))}. Run them: rekd study {preset}")
 
-# %% ../nbs/10_cli.ipynb #6754b6a7
+# %% ../nbs/10_cli.ipynb #d1ff7e6c
 def run_study(command: Study):
     "Run what is missing of a study and print all its rows."
     from rekd.experiment import get_preset, planned, results_file, study
@@ -176,8 +180,8 @@ def run_study(command: Study):
     if command.dry_run: return show_plan(command.preset, planned(command.preset, command.objectives, command.seeds, command.starts, preset))
     rows = study(command.preset, command.objectives, command.seeds, command.starts, preset, command.teacher)
     if not is_main(): return
-    flat = [dict(objective=r["objective"], start=r["start"], seed=r["seed"], mask=m, seconds=r["seconds"], **v) for r in rows for m, v in r["masks"].items()]
-    print(table(flat, {"objective": "", "start": "", "seed": "d", "mask": "", "accuracy": ".3f", "selection_rate": ".3f", "seconds": ".0f"}))
+    flat = [dict(objective=r["objective"], start=r["start"], seed=r["seed"], variant=r.get("variant"), mask=m, seconds=r["seconds"], **v) for r in rows for m, v in r["masks"].items()]
+    print(table(flat, {"objective": "", "start": "", "seed": "d"} | variant_column(rows) | {"mask": "", "accuracy": ".3f", "selection_rate": ".3f", "seconds": ".0f"}))
     print(f"Rows: {results_file(command.preset)}. Their averages: rekd table {command.preset}")
 
 # %% ../nbs/10_cli.ipynb #a1587f65
@@ -187,14 +191,16 @@ class Table:
     preset: tyro.conf.Positional[str] # see `rekd presets`
     json: Path | None = None # also write both tables to this file
 
-# %% ../nbs/10_cli.ipynb #755a50ff
+# %% ../nbs/10_cli.ipynb #38d6cb8f
 def run_table(command: Table):
     "Print the tables of a study that is kept in artifacts/results."
     from rekd.experiment import study_tables
     found = study_tables(command.preset)
-    print(table(found["rows"], {"model": "", "objective": "", "start": "", "mask": "", "n_seeds": "d", "accuracy_mean": ".3f", "accuracy_std": ".3f", "selection_rate": ".3f"}))
-    print("\n" + table(found["paired"], {"start": "", "rekd_minus_re": "+.3f", "ci_low": "+.3f", "ci_high": "+.3f", "n_seeds": "d", "gap_recovery": ".2f"}))
-    print("Test accuracy. Differences are paired over seeds, under topk, with a 95% bootstrap interval; gap_recovery is (REKD - RE) / (CLS - RE).")
+    print(table(found["rows"], {"model": "", "objective": "", "start": ""} | variant_column(found["rows"]) | {"mask": "", "n_seeds": "d", "accuracy_mean": ".3f", "accuracy_std": ".3f", "selection_rate": ".3f"}))
+    if found["paired"]:
+        print("\n" + table(found["paired"], {"start": "", "rekd_minus_re": "+.3f", "ci_low": "+.3f", "ci_high": "+.3f", "n_seeds": "d", "gap_recovery": ".2f"}))
+        print("Differences are paired over seeds, under topk, with a 95% bootstrap interval; gap_recovery is (REKD - RE) / (CLS - RE).")
+    print(f"Accuracy on the {'validation' if command.preset.endswith('-search') else 'test'} part.")
     if command.json: save(command.json, json.dumps(found, indent=1) + "\n")
 
 # %% ../nbs/10_cli.ipynb #1d9fb129

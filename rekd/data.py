@@ -6,8 +6,8 @@
 __all__ = ['PARTS', 'COLUMNS', 'LABELS', 'read_folder', 'name_labels', 'data_folder', 'load_rows', 'stratified_split', 'Examples',
            'make_batches', 'loader', 'paper_augment', 'Data', 'load_data', 'trim_vocabulary']
 
-# %% ../nbs/04_data.ipynb #2c674568
-import json, re, sys
+# %% ../nbs/04_data.ipynb #8a902f0b
+import hashlib, json, re, sys
 from collections import Counter
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,7 +17,8 @@ import torch
 from fastcore.basics import patch
 from torch import Tensor
 from torch.utils.data import DataLoader
-from .errors import DataError, MissingError, SettingError, check_number, closest, shown
+from .errors import DataError, MissingError, SettingError, check_name, check_number, closest, shown
+from .loss import seed_of
 from .backbone import ImageProcessor, TextProcessor, _quiet_transformers, _tokenizer, settings
 
 # %% ../nbs/04_data.ipynb #cc61aebd
@@ -206,16 +207,17 @@ def stratified_split(
     try: return rows.train_test_split(stratify_by_column="label", seed=seed, **size)
     except (ValueError, TypeError) as e: raise DataError(f"{len(rows)} rows of {len(names)} classes cannot be split with {size}: {e}") from e
 
-# %% ../nbs/04_data.ipynb #66f375e7
+# %% ../nbs/04_data.ipynb #ca522bfe
 class Examples(torch.utils.data.Dataset):
     "One part of a data set, ready to be batched. A key is an index, or (index, seed) to augment. DataError for texts where images are read, or images where texts are."
     def __init__(self,
         rows, # a `datasets.Dataset` with `input` (texts or images) and `label`
         processor: TextProcessor | ImageProcessor, # of the model
         augment=None, # PIL image -> PIL image, for keys with a seed
+        mirror: bool = False, # images: half of the keys with a seed mean the mirror image, which is example `i + len(self)`
     ):
         if not isinstance(processor, TextProcessor | ImageProcessor): raise SettingError(f"processor must be a TextProcessor or an ImageProcessor, got {shown(processor)}")
-        self.rows, self.augment = rows, augment
+        self.rows, self.augment, self.mirror = rows, augment, mirror
         self.processor: Any = processor # `self.text` tells which
         self.labels, self.text = list(rows["label"]), isinstance(processor, TextProcessor)
         name = lambda text: "texts" if text else "images"
@@ -224,6 +226,8 @@ class Examples(torch.utils.data.Dataset):
         if self.text: self._tokenize()
         else: self.lengths = [1] * len(rows)
     def __len__(self): return len(self.labels)
+    @property
+    def numbers(self) -> range: return range(len(self) * (1 + self.mirror)) # of all examples, mirror images included
 
 # %% ../nbs/04_data.ipynb #ed40191c
 @patch
@@ -238,24 +242,41 @@ def _tokenize(self: Examples):
     self._tokens = {k: c.values.to_numpy() for k, c in columns.items()}
     self.lengths = (self._starts[1:] - self._starts[:-1]).tolist()
 
-# %% ../nbs/04_data.ipynb #c7f2a9dc
+# %% ../nbs/04_data.ipynb #9938e9b5
 @patch
 def _pixels(self: Examples, i: int, augment=None) -> dict:
     "One image, decoded and prepared. DataError that names its row."
-    try: return self.processor([self.rows[i]["input"]], augment)
+    from PIL import ImageOps
+    mirrored, i = divmod(i, len(self))
+    try:
+        image = self.rows[i]["input"]
+        return self.processor([ImageOps.mirror(image) if mirrored else image], augment)
     except Exception as e: raise DataError(f"the image in row {i} cannot be used: {e}") from e
 
-# %% ../nbs/04_data.ipynb #663a85e9
+# %% ../nbs/04_data.ipynb #a0478346
 @patch
 def __getitem__(self: Examples, key: int | tuple[int, int | None]) -> dict: # row, label, index
     i, seed = key if isinstance(key, tuple) else (key, None)
+    if self.mirror and seed is not None: i += len(self) * (seed_of("mirror", seed) % 2)
     if self.text: row = {k: v[self._starts[i]:self._starts[i + 1]].tolist() for k, v in self._tokens.items()}
     elif seed is None or self.augment is None: row = self._pixels(i)
     else:
         with torch.random.fork_rng(devices=[]): # the example's own randomness, and nobody else's
             torch.manual_seed(seed)
             row = self._pixels(i, self.augment)
-    return dict(row=row, label=self.labels[i], index=i)
+    return dict(row=row, label=self.labels[i % len(self)], index=i)
+
+# %% ../nbs/04_data.ipynb #15887af4
+@patch
+def fingerprint(self: Examples) -> str: # 16 hexadecimal digits
+    "A short name for all inputs and how they are prepared: another text, image or size, another name."
+    import datasets
+    h = hashlib.sha256(f"{self.processor.to_dict()} {self.numbers}".encode())
+    if self.text:
+        for held in (self._starts, *self._tokens.values()): h.update(held.tobytes())
+    else:
+        for row in self.rows.cast_column("input", datasets.Image(decode=False)): h.update(repr(row["input"]).encode())
+    return h.hexdigest()[:16]
 
 # %% ../nbs/04_data.ipynb #6c0430bd
 @patch
@@ -284,7 +305,7 @@ def make_batches(
     batches = cut([i for w in windows for i in w])
     return [batches[i] for i in torch.randperm(len(batches), generator=g).tolist()]
 
-# %% ../nbs/04_data.ipynb #75daa3f8
+# %% ../nbs/04_data.ipynb #d56aa033
 def loader(
     examples: Examples,
     batches: list[list[int]], # what `make_batches` gave, or the part of it that is left
@@ -294,7 +315,7 @@ def loader(
     "Batches in the given order. Leaves PyTorch's global random state alone. SettingError for an empty batch or an index that is not there."
     check_number("num_workers", num_workers, "[0, inf)", whole=True)
     if not all(batches): raise SettingError("a batch must hold an example, got an empty one")
-    if wrong := [i for b in batches for i in b if not isinstance(i, int) or not 0 <= i < len(examples)]: raise SettingError(f"there is no example {shown(wrong[0])}: there are {len(examples)}")
+    if wrong := [i for b in batches for i in b if not isinstance(i, int) or i not in examples.numbers]: raise SettingError(f"there is no example {shown(wrong[0])}: there are {len(examples)}")
     keys = [[(i, None if seed is None else seed * 1_000_003 + i) for i in b] for b in batches]
     own = torch.Generator() # else it draws from the global one
     return DataLoader(examples, batch_sampler=keys, collate_fn=examples.collate, num_workers=num_workers, generator=own)
@@ -315,7 +336,7 @@ class Data:
     test: Examples
     labels: list[str] # class names, in the order of the class numbers
 
-# %% ../nbs/04_data.ipynb #481a7035
+# %% ../nbs/04_data.ipynb #5fef5ada
 def load_data(
     name: str, # see `load_rows`
     processor: TextProcessor | ImageProcessor, # of the model
@@ -324,18 +345,20 @@ def load_data(
     n_test: int | None = None, # use only so many rows of test
     val_share: float = 0.2, # of train, stratified by label (the paper); unused when there is a val.parquet
     split_seed: int = 2025, # of the subsets and the validation split, the same for all runs
+    augment: str = "paper", # images of train: "paper" (crop and flip) or "mirror" (flip only)
 ) -> Data:
     "Rows to examples, with a stratified validation part. SettingError for an impossible number of rows or share; errors as in `load_rows` and `stratified_split`."
     for key, n in dict(n_train=n_train, n_test=n_test).items():
         if n is not None: check_number(key, n, "[1, inf)", whole=True)
     check_number("val_share", val_share, "(0, 1)")
+    check_name("augment", augment, ("paper", "mirror"))
     rows, labels = load_rows(name, starter)
     pick = lambda ds, n: stratified_split(ds, split_seed, train_size=n)["train"] if n and n < len(ds) else ds
     train, val = pick(rows["train"], n_train), rows.get("val")
     if val is None: train, val = stratified_split(train, split_seed, test_size=val_share).values()
-    augment = paper_augment if isinstance(processor, ImageProcessor) else None
+    change: dict = {} if isinstance(processor, TextProcessor) else dict(mirror=True) if augment == "mirror" else dict(augment=paper_augment)
     test = Examples(pick(rows["test"], n_test), processor)
-    return Data(Examples(train, processor, augment), Examples(val, processor), test, labels)
+    return Data(Examples(train, processor, **change), Examples(val, processor), test, labels)
 
 # %% ../nbs/04_data.ipynb #aca04b8e
 def _count_pieces(tok, texts, size=1000):

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['sparsity_loss', 'sparsity_share', 'rationale_kd_loss', 'prediction_kd_loss', 'rekd_loss', 'annealed_alpha', 'Moment',
-           'seed_of', 'example_noise', 'CLS', 'RandomMask', 'draw', 'RE', 'REKD']
+           'seed_of', 'example_noise', 'CLS', 'RandomMask', 'draw', 'RE', 'REKD', 'agreement']
 
 # %% ../nbs/03_loss.ipynb #a9fe977c
 import hashlib
@@ -172,7 +172,7 @@ class RE:
         mask = draw(model, batch, at)[0]
         return self.loss(model.predict(batch, mask), mask, model.selectable(batch), batch["labels"], at)
 
-# %% ../nbs/03_loss.ipynb #84b4724e
+# %% ../nbs/03_loss.ipynb #0c932fe4
 @patch
 def loss(self: RE,
     classes: Tensor, # (B, C) class logits from the kept features
@@ -180,14 +180,15 @@ def loss(self: RE,
     selectable: Tensor, # (B, L) bool
     labels: Tensor, # (B,)
     at: Moment,
-) -> tuple[Tensor, dict]: # the RE loss, and its parts `ce` and `sparsity`
+) -> tuple[Tensor, dict]: # the RE loss; its parts `ce` and `sparsity`, and the share `kept`
     "What a drawn rationale costs."
     ce, target = F.cross_entropy(classes, labels), at.sparsity * selectable.sum(-1)
     if at.whole is None or self.per == "example": sparsity = sparsity_loss(mask, target, self.per)
     else: sparsity = sparsity_share(mask, target, at.whole((mask.sum(-1) - target).mean().detach()))
-    return ce + self.select_lambda * sparsity, dict(ce=ce, sparsity=sparsity)
+    kept = (mask.detach().sum(-1) / selectable.sum(-1).clamp(min=1)).mean()
+    return ce + self.select_lambda * sparsity, dict(ce=ce, sparsity=sparsity, kept=kept)
 
-# %% ../nbs/03_loss.ipynb #2a593e7d
+# %% ../nbs/03_loss.ipynb #f42327bd
 @dataclass
 class REKD:
     "RE with a frozen teacher's rationales and predictions (REKD, section 3). SettingError for a setting that makes no sense."
@@ -197,12 +198,13 @@ class REKD:
     kd_r_lambda: float = 0.5 # weight of the rationale loss
     part: str = "both" # "both", "rationale" or "prediction"
     noise: str = "independent" # of teacher and student: "independent" (the paper), "shared", or "none" in the distillation
+    kd_mask: str = "student" # whose rationale the teacher predicts from: the "student"'s (the paper) or the "teacher"'s own
     hard: bool = False # distil the teacher's choices instead of its distributions
     per: str = "batch" # who has to meet the target: the "batch" (the paper) or each "example"
     cache: dict = field(default_factory=dict, repr=False) # example index -> the teacher's (L, 2) logits, see `remember`
     selects = True
     def __post_init__(self):
-        for name, known in dict(noise=("independent", "shared", "none"), part=("both", "rationale", "prediction"), per=("batch", "example")).items():
+        for name, known in dict(noise=("independent", "shared", "none"), part=("both", "rationale", "prediction"), per=("batch", "example"), kd_mask=("student", "teacher")).items():
             check_name(name, getattr(self, name), known)
         for name in ("select_lambda", "kd_r_lambda"): check_number(name, getattr(self, name), "[0, inf)")
         if self.alpha is not None: check_number("alpha", self.alpha, "[0, 1]")
@@ -252,7 +254,7 @@ def teacher_logits(self: REKD,
     logits[valid.cpu()] = rows
     return logits.to(valid.device)
 
-# %% ../nbs/03_loss.ipynb #c243f118
+# %% ../nbs/03_loss.ipynb #e39a3bd2
 @patch
 def rationale_loss(self: REKD,
     logits: Tensor, # (B, L, 2) the student's
@@ -260,9 +262,10 @@ def rationale_loss(self: REKD,
     batch: dict,
     selectable: Tensor, # (B, L) bool: the features that count
     at: Moment,
+    theirs: Tensor | None = None, # (B, L, 2) the teacher's logits; asked for if None
 ) -> Tensor: # scalar, nats an example
     "L_r between teacher and student, under the chosen noise. ModelError if they do not read the same number of features."
-    theirs = self.teacher_logits(batch)
+    theirs = self.teacher_logits(batch) if theirs is None else theirs
     if theirs.shape != logits.shape:
         raise ModelError(f"teacher and student must read the same features, got logits {tuple(theirs.shape)} and {tuple(logits.shape)}")
     their_noise = noise if self.noise == "shared" else _noise(theirs, batch, at, "teacher")
@@ -271,27 +274,37 @@ def rationale_loss(self: REKD,
     teacher = F.log_softmax((theirs + their_noise) / at.T, -1)
     return rationale_kd_loss(student, teacher, selectable, self.hard)
 
-# %% ../nbs/03_loss.ipynb #67192596
+# %% ../nbs/03_loss.ipynb #623ef4fa
 @patch
 def prediction_loss(self: REKD,
     classes: Tensor, # (B, C) the student's class logits
-    mask: Tensor, # (B, L) the student's rationale, which both read
+    mask: Tensor, # (B, L) the rationale that the teacher reads
     batch: dict,
     T: float, # temperature
 ) -> Tensor: # scalar, nats an example, without the T^2
-    "L_y between the teacher's and the student's reading of the student's rationale."
+    "L_y between the teacher's and the student's classes."
     with torch.no_grad(): theirs = self.teacher.to(mask.device).predict(batch, mask)
     return prediction_kd_loss(classes, theirs, T, self.hard)
 
-# %% ../nbs/03_loss.ipynb #9b5fc4ca
+# %% ../nbs/03_loss.ipynb #30ac957b
+def agreement(
+    mine: Tensor, # (B, L) 1 = kept
+    theirs: Tensor, # (B, L) 1 = kept, equally many
+) -> Tensor: # scalar in [0, 1]
+    "The share of the teacher's rationale that is in the student's, averaged over the batch."
+    return ((mine * theirs).sum(-1) / theirs.sum(-1).clamp(min=1)).mean()
+
+# %% ../nbs/03_loss.ipynb #d8980429
 @patch
 def __call__(self: REKD, model: RationaleModel, batch: dict, at: Moment) -> tuple[Tensor, dict]:
-    "The REKD loss of a batch, and its parts `ce`, `sparsity`, `kd_r` and `kd_y`."
+    "The REKD loss of a batch; its parts `ce`, `sparsity`, `kd_r` and, if it counts, `kd_y`; the shares `kept` and `agreement`."
     mask, logits, noise = draw(model, batch, at)
-    selectable, classes = model.selectable(batch), model.predict(batch, mask)
+    selectable, classes, theirs = model.selectable(batch), model.predict(batch, mask), self.teacher_logits(batch)
     re_loss, parts = RE(self.select_lambda, self.per).loss(classes, mask, selectable, batch["labels"], at)
-    kd_r = self.rationale_loss(logits, noise, batch, selectable, at)
-    kd_y = self.prediction_loss(classes, mask, batch, at.T)
+    kd_r, kd_y = self.rationale_loss(logits, noise, batch, selectable, at, theirs), classes.new_zeros(())
+    best, best_of_teacher = (topk_mask(l[..., 1] - l[..., 0], selectable, at.sparsity) for l in (logits.detach(), theirs))
+    parts |= dict(kd_r=kd_r, agreement=agreement(best, best_of_teacher))
+    if self.part != "rationale" and self.alpha != 1:
+        kd_y = parts["kd_y"] = self.prediction_loss(classes, mask if self.kd_mask == "student" else best_of_teacher, batch, at.T)
     alpha = annealed_alpha(at.T, at.T_start, at.T_end) if self.alpha is None else self.alpha
-    loss = rekd_loss(re_loss, kd_r, kd_y, at.T, alpha, self.kd_r_lambda, self.part)
-    return loss, parts | dict(kd_r=kd_r, kd_y=kd_y)
+    return rekd_loss(re_loss, kd_r, kd_y, at.T, alpha, self.kd_r_lambda, self.part), parts

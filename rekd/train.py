@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['MASKS', 'FORMAT', 'FILES', 'TrainConfig', 'learning_rate', 'sparsity_target', 'resolve_precision', 'make_accelerator',
            'is_main', 'to_device', 'evaluate', 'Progress', 'write_text', 'checksums', 'save_checkpoint',
-           'read_progress', 'load_checkpoint', 'Step', 'fingerprint', 'Run', 'shares', 'TrainingDiverged', 'fit',
-           'warm_start']
+           'read_progress', 'load_checkpoint', 'Step', 'fingerprint', 'Run', 'shares', 'TrainingDiverged',
+           'window_means', 'fit', 'warm_start']
 
 # %% ../nbs/05_train.ipynb #82ffb7be
 import hashlib, json, math, os, shutil, time, warnings
@@ -152,13 +152,14 @@ def evaluate(
     out = dict(accuracy=right / count, selection_rate=kept / n, expected_rate=expected / n, ce=ce / count, sparsity=(excess / count) ** 2)
     return out | dict(loss=out["ce"] + select_lambda * out["sparsity"])
 
-# %% ../nbs/05_train.ipynb #d432bbd8
+# %% ../nbs/05_train.ipynb #ff264496
 @dataclass
 class Progress:
     "Where a run is: what `progress.json` holds."
     config: dict # the run's settings, to refuse a resume with others
     step: int = 0 # steps done
     sums: dict = field(default_factory=dict) # of each loss over this epoch's steps
+    trace: list = field(default_factory=list) # `sums` as they stood after every 20th part of the run, this epoch's
     seconds: float = 0.0 # spent in this epoch's steps
     history: list = field(default_factory=list) # one row an epoch
     best: int | None = None # epoch of the lowest validation loss
@@ -404,7 +405,7 @@ def share_moment(self: Run, batch: list[dict]) -> Moment:
     known = self.mean(sum(self.mean_excess(k, part, at) * part["weight"] for k, part in enumerate(batch)))
     return replace(at, whole=lambda _: known)
 
-# %% ../nbs/05_train.ipynb #6056d247
+# %% ../nbs/05_train.ipynb #2febaa08
 @patch
 def train_step(self: Run, batch: list[dict]):
     "One step of the optimizer, over the micro-batches of a batch."
@@ -418,10 +419,25 @@ def train_step(self: Run, batch: list[dict]):
     if self.config.clip: self.accelerator.clip_grad_norm_(self.model.parameters(), self.config.clip)
     self.optimizer.step()
     self.optimizer.zero_grad()
-    for k, v in losses.items(): self.progress.sums[k] = self.progress.sums.get(k, 0.0) + v
-    self.progress.step += 1
+    p = self.progress
+    for k, v in losses.items(): p.sums[k] = p.sums.get(k, 0.0) + v
+    p.step += 1
+    if p.step % max(self.total // 20, 1) == 0 or p.step % self.per_epoch == 0: p.trace.append(dict(step=p.step, temperature=at.T, **p.sums))
 
-# %% ../nbs/05_train.ipynb #5e31401e
+# %% ../nbs/05_train.ipynb #8be2010f
+def window_means(
+    trace: list[dict], # step, temperature and running sums
+    step: int, # where the sums began
+) -> list[dict]: # step and temperature at the end of each window, and the means over its steps
+    "Running sums to means over the windows between."
+    out, before = [], dict(step=step)
+    for now in trace:
+        n = now["step"] - before["step"]
+        out.append({k: v if k in ("step", "temperature") else (v - before.get(k, 0.0)) / n for k, v in now.items()})
+        before = now
+    return out
+
+# %% ../nbs/05_train.ipynb #05a639dd
 @patch
 def measure(self: Run) -> dict:
     "Validate; the epoch's row of metrics."
@@ -431,7 +447,7 @@ def measure(self: Run) -> dict:
     return dict(epoch=last // self.per_epoch, step=p.step, temperature=at.T, sparsity_target=at.sparsity,
                 lr=learning_rate(last, self.total, self.config), train={k: v / self.per_epoch for k, v in p.sums.items()},
                 val=evaluate(self.model, self.data.val, mask, select_lambda=weight, accelerator=self.accelerator),
-                val_mask=mask, examples_per_second=len(self.data.train) / p.seconds)
+                val_mask=mask, examples_per_second=len(self.data.train) / p.seconds, trace=window_means(p.trace, p.step - self.per_epoch))
 
 # %% ../nbs/05_train.ipynb #f1107754
 @patch
@@ -476,7 +492,7 @@ def publish(self: Run):
     for old in self.out.glob("best-*"):
         if old != self.best_folder(): shutil.rmtree(old)
 
-# %% ../nbs/05_train.ipynb #1a1428aa
+# %% ../nbs/05_train.ipynb #577fabc5
 @patch
 def end_epoch(self: Run) -> dict:
     "Validate, keep the best, save."
@@ -485,7 +501,7 @@ def end_epoch(self: Run) -> dict:
     if not math.isfinite(row["val"]["loss"]): self.diverged(f"validation loss is {row['val']['loss']}", row["val"])
     self.warn_collapse(row)
     p.history.append(row)
-    p.sums, p.seconds = {}, 0.0
+    p.sums, p.trace, p.seconds = {}, [], 0.0
     if p.best is None or row["val"]["loss"] < p.history[p.best]["val"]["loss"]:
         p.best = row["epoch"]
         self.keep_best()

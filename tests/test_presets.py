@@ -91,7 +91,7 @@ def test_preset_runs_end_to_end(name, home):
     assert row["config"]["sparsity"] == preset.sparsity and row["config"]["train"]["lr"] == PRESETS[name].train.lr
     _, row = run(name, "rekd", preset=preset, teacher=str(home / "re" / "model"), out=home / "rekd", quiet=True)
     assert set(row["masks"]) == {"topk", "deterministic", "sampled"}
-    assert {"ce", "sparsity", "kd_r", "kd_y", "loss"} == set(row["epochs"][0]["train"])
+    assert {"ce", "sparsity", "kd_r", "kd_y", "kept", "agreement", "loss"} == set(row["epochs"][0]["train"])
     assert abs(row["masks"]["topk"]["selection_rate"] - preset.sparsity) < 0.1
     again = RationaleModel.from_pretrained(home / "rekd" / "model")
     assert again.config.sparsity == preset.sparsity and again.config.labels == teacher.config.labels

@@ -189,7 +189,7 @@ def test_a_finite_loss_with_a_gradient_that_is_not_does_not_reach_a_checkpoint(s
 
 # --- what a run writes ---
 
-@pytest.mark.parametrize("name, parts", [("cls", {"ce"}), ("random", {"ce"}), ("re", {"ce", "sparsity"}), ("rekd", {"ce", "sparsity", "kd_r", "kd_y"})])
+@pytest.mark.parametrize("name, parts", [("cls", {"ce"}), ("random", {"ce"}), ("re", {"ce", "sparsity", "kept"}), ("rekd", {"ce", "sparsity", "kd_r", "kd_y", "kept", "agreement"})])
 def test_metrics_are_a_json_line_an_epoch(name, parts, tmp_path, text_data):
     _, history = train(objectives(name), tmp_path / "run", text_data)
     lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
