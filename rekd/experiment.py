@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['PRESETS', 'VARIANTS', 'OBJECTIVES', 'STARTS', 'SEEDS', 'COST', 'Preset', 'search_variants', 'get_preset', 'changed',
            'find_model', 'build', 'prepare', 'load_teacher', 'remember', 'make_objective', 'check_same', 'claimed',
-           'warm_from_cls', 'masks_of', 'card_picture', 'run_record', 'run_folder', 'run', 'results_file', 'append_row',
-           'read_rows', 'read_study', 'cells', 'study_plan', 'seconds_of', 'run_id', 'variant_preset', 'planned',
-           'make_row', 'study', 'model_name', 'results_table', 'paired', 'study_tables', 'demo', 'build_starter',
-           'write_subset', 'build_starter_teacher', 'build_starter_students']
+           'warm_from_cls', 'masks_of', 'loop_of', 'card_picture', 'run_record', 'run_folder', 'run', 'results_file',
+           'append_row', 'read_rows', 'read_study', 'cells', 'study_plan', 'seconds_of', 'run_id', 'variant_preset',
+           'planned', 'make_row', 'study', 'model_name', 'results_table', 'paired', 'study_tables', 'demo',
+           'build_starter', 'write_subset', 'build_starter_teacher', 'build_starter_students']
 
 # %% ../nbs/09_experiment.ipynb #ba0e4f4b
 import dataclasses
@@ -36,13 +36,13 @@ from .show import draw_frame, verdict
 from .train import TrainConfig, evaluate, fingerprint, fit, is_main, make_accelerator, resolve_precision, warm_start, write_text
 from safetensors.torch import load_file, save_file
 
-# %% ../nbs/09_experiment.ipynb #8892427d
+# %% ../nbs/09_experiment.ipynb #3182ba36
 _NAMES = dict(pool=("cls", "mean"), freeze_embeddings=("generator", "both"), part=("both", "rationale", "prediction"), kd_mask=("student", "teacher"),
               noise=("independent", "shared", "none"), sparsity_per=("batch", "example"), augment=("paper", "mirror"))
-_NUMBERS = {"(0, 1)": "sparsity val_share", "[0, 1)": "dropout", "[0, 1]": "alpha", "[0, inf)": "select_lambda re_select_lambda kd_r_lambda"}
+_NUMBERS = {"(0, 1)": "sparsity val_share", "(0, inf)": "cls_lr", "[0, 1)": "dropout", "[0, 1]": "alpha", "[0, inf)": "select_lambda re_select_lambda kd_r_lambda"}
 _WHOLE = "num_layers max_length image_size cls_epochs n_train n_test"
 
-# %% ../nbs/09_experiment.ipynb #ee42dcfd
+# %% ../nbs/09_experiment.ipynb #c7760bf5
 @dataclass(frozen=True)
 class Preset:
     "Every setting of an experiment but the objective, the start and the seed. SettingError for a value that makes no sense."
@@ -68,6 +68,7 @@ class Preset:
     kd_mask: str = "student" # whose rationale the teacher predicts from
     sparsity_per: str = "batch" # who has to meet the target: the "batch" (the paper) or each "example"
     cls_epochs: int = 20 # epochs of CLS and of the random baseline
+    cls_lr: float | None = None # their learning rate; None for the same
     starter: bool = False # read the repo's starter set
     n_train: int | None = None # rows of train, validation included
     n_test: int | None = None # rows of test
@@ -77,7 +78,7 @@ class Preset:
         for name, known in _NAMES.items(): check_name(name, getattr(self, name), known)
         numbers = [(name, interval, False) for interval, names in _NUMBERS.items() for name in names.split()]
         for name, interval, whole in numbers + [(name, "[1, inf)", True) for name in _WHOLE.split()]:
-            if getattr(self, name) is not None or name not in ("re_select_lambda", "alpha", "num_layers", "n_train", "n_test"):
+            if getattr(self, name) is not None or name not in ("re_select_lambda", "cls_lr", "alpha", "num_layers", "n_train", "n_test"):
                 check_number(name, getattr(self, name), interval, whole)
 
 # %% ../nbs/09_experiment.ipynb #c2179dc2
@@ -118,12 +119,12 @@ PRESETS["cpu-imdb-gru"] = Preset(
     backbone="bigru-64/minilm-l2-imdb", pretrained=False, teacher="imdb-teacher", n_train=12000, val_share=1 / 6, dropout=0.3,
     train=replace(_loop, lr=3e-3), **(_imdb | dict(freeze_embeddings="generator", cls_epochs=3)))
 
-# %% ../nbs/09_experiment.ipynb #5ca149b5
+# %% ../nbs/09_experiment.ipynb #06698578
 _image: dict[str, Any] = dict(backbone="vit-small-patch14", select_lambda=1e-2, image_size=112, noise="shared")
 for _data, _sparsity in (("cifar10", 0.15), ("cifar100-20", 0.15), ("cifar100-100", 0.20)):
     PRESETS |= {
         f"cpu-{_data}-teacher": Preset(dataset=_data, sparsity=_sparsity, sparsity_per="example",
-                                       train=replace(_loop, epochs=3, lr=7e-5, checkpoint_every=40), cls_epochs=2, **_image),
+                                       train=replace(_loop, epochs=5, lr=1.5e-4, checkpoint_every=40), cls_epochs=2, cls_lr=7e-5, **_image),
         f"cpu-{_data}": Preset(dataset=_data, sparsity=_sparsity, num_layers=3, teacher=f"cpu-{_data}-teacher", val_share=0.1,
                                augment="mirror", cls_epochs=3, train=replace(_loop, epochs=3), **_image),
     }
@@ -265,10 +266,10 @@ def make_objective(
     if model: out.fits(model)
     return out if data.train.augment else remember(out, data.train, preset.train.precision, folder)
 
-# %% ../nbs/09_experiment.ipynb #25e4e691
+# %% ../nbs/09_experiment.ipynb #f17b297b
 def check_same(config: dict, preset: Preset, where: str | Path, keys: tuple | None = None):
-    "SettingError that names the first setting in which a row's `config` differs from a preset; what the objective and the start decide is left out."
-    flat = lambda c: {k: v for k, v in (c | c.get("train", {})).items() if k not in ("train", "epochs", "sparsity_start")}
+    "SettingError that names the first setting in which a row's `config` differs from a preset."
+    flat = lambda c: {k: v for k, v in (c | c.get("train", {})).items() if k != "train"}
     theirs, mine = flat(config), flat(dataclasses.asdict(preset))
     for k in keys or theirs:
         if theirs.get(k) != mine.get(k): raise SettingError(f"{where} was made with {k}={theirs.get(k)!r}, this run has {mine.get(k)!r}: move it away, or use another folder")
@@ -300,6 +301,12 @@ def masks_of(objective: str) -> tuple[str, ...]:
     "The evaluation masks that a model is reported under."
     return {"cls": ("none",), "random": ("random",)}.get(objective, ("topk", "deterministic", "sampled"))
 
+# %% ../nbs/09_experiment.ipynb #93f5aec2
+def loop_of(preset: Preset, objective: str, start: str) -> TrainConfig:
+    "The settings of a run's loop."
+    if objective in ("cls", "random"): return replace(preset.train, epochs=preset.cls_epochs, lr=preset.cls_lr or preset.train.lr)
+    return replace(preset.train, sparsity_start=0.5) if start == "warm" else preset.train
+
 # %% ../nbs/09_experiment.ipynb #782b5294
 def card_picture(model: RationaleModel, examples: Examples) -> bytes: # a PNG file
     "The rationale of a test example, for the model's card: the shortest of the first 32 texts, or the first image."
@@ -323,7 +330,7 @@ def run_folder(name: str, objective: str, start: str, seed: int, variant: str = 
     "Where a run keeps its checkpoints and its model."
     return Path(settings()["paths"]["runs"]) / name / "-".join([objective, start, str(seed), *([variant] if variant else [])])
 
-# %% ../nbs/09_experiment.ipynb #fa89f4a4
+# %% ../nbs/09_experiment.ipynb #16bdcb66
 def run(
     name: str, # of the preset, for the run's folder and its row
     objective: str, # one of `OBJECTIVES`
@@ -346,10 +353,8 @@ def run(
     guide = load_teacher(preset, teacher) if objective == "rekd" else None # before hours are spent
     out = Path(out or run_folder(name, objective, start, seed))
     model, data = prepare(preset, seed)
-    loop = preset.train if objective in ("re", "rekd") else replace(preset.train, epochs=preset.cls_epochs)
-    if start == "warm":
-        warm_from_cls(model, name, preset, seed, out, quiet)
-        loop = replace(loop, sparsity_start=0.5)
+    loop = loop_of(preset, objective, start)
+    if start == "warm": warm_from_cls(model, name, preset, seed, out, quiet)
     history = fit(model, data, make_objective(preset, objective, data, guide, model, out.parent / "teacher-logits"), loop, seed, out, resume, quiet)
     accelerator, judge = make_accelerator(loop.precision), data.test if part == "test" else data.val
     masks = {m: evaluate(model, judge, m, accelerator=accelerator) for m in masks_of(objective)}
@@ -479,7 +484,7 @@ def make_row(name: str, cell: dict, preset: Preset, teacher: str | None, quiet: 
     row = run(name, cell["objective"], cell["seed"], cell["start"], variant_preset(name, cell, preset), teacher, out, True, quiet, part)[1]
     if is_main(): append_row(results_file(name), row | dict(variant=cell["variant"]))
 
-# %% ../nbs/09_experiment.ipynb #fbf887ac
+# %% ../nbs/09_experiment.ipynb #12932eb3
 def study(
     name: str, # of the preset
     objectives: Sequence[str] | None = None, # here and below: those of `study_plan` if None
@@ -491,7 +496,9 @@ def study(
 ) -> list[dict]: # all rows of the study, older ones included
     "Objectives x starts x seeds, a row each in `results_file(name)`; rows that are there are not run again. SettingError if they have other settings."
     file, preset = results_file(name), preset or get_preset(name)
-    for r in read_study(file): check_same(r["config"], variant_preset(name, r, preset), file)
+    for r in read_study(file):
+        theirs = variant_preset(name, r, preset)
+        check_same(r["config"], replace(theirs, train=loop_of(theirs, r["objective"], r["start"])), file)
     for cell in planned(name, objectives, seeds, starts, preset):
         try:
             with claimed(run_folder(name, *run_id(cell))):
