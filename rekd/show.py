@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['KEPT', 'DROPPED', 'RESET', 'STYLE', 'COLOURS', 'MARKERS', 'TRACED', 'RATES', 'METRICS', 'segments', 'to_terminal',
            'verdict', 'human_rationale', 'side_by_side', 'rationale_page', 'image_grid', 'panel', 'plot_curves',
-           'runs_by_model', 'plot_traces', 'soft_choices', 'plot_temperature', 'draw_frame', 'rationale_gif', 'sweep',
-           'report_data', 'report_page', 'report_examples']
+           'runs_by_model', 'plot_seeds', 'plot_traces', 'soft_choices', 'plot_temperature', 'draw_frame',
+           'rationale_gif', 'sweep', 'report_data', 'report_page', 'report_examples']
 
 # %% ../nbs/07_show.ipynb #b06a6600
 import base64, hashlib, html, io, json, re
@@ -216,7 +216,33 @@ def runs_by_model(
         out.setdefault(name, []).append(r["epochs"])
     return out
 
-# %% ../nbs/07_show.ipynb #b47d01a8
+# %% ../nbs/07_show.ipynb #9160d813
+def plot_seeds(
+    rows: list[dict], # of a study
+    teacher: float | None = None, # its accuracy from its own rationales
+    title: str = "",
+): # a matplotlib figure
+    "Test accuracy of every run under top-k: RE and REKD of one seed tied together, CLS and random masks as a frame."
+    from matplotlib.figure import Figure
+    fig = Figure(figsize=(7, 4), dpi=100, layout="constrained")
+    ax = fig.subplots()
+    score = {(r["objective"], r["start"], r["seed"]): r["masks"].get("topk", next(iter(r["masks"].values())))["accuracy"] for r in rows}
+    columns = [c for c in (("random", "paper"), ("re", "paper"), ("rekd", "paper"), ("re", "warm"), ("rekd", "warm"), ("cls", "paper")) if any(k[:2] == c for k in score)]
+    for x, (objective, start) in enumerate(columns):
+        mine = {seed: a for (*c, seed), a in score.items() if tuple(c) == (objective, start)}
+        ax.scatter([x] * len(mine), list(mine.values()), color=COLOURS[1 if objective == "rekd" else 0], zorder=3)
+        ax.hlines(sum(mine.values()) / len(mine), x - 0.2, x + 0.2, color="#333")
+        if objective != "rekd": continue
+        for seed, a in mine.items():
+            if (before := score.get(("re", start, seed))) is not None: ax.plot([x - 1, x], [before, a], color="#999", lw=1)
+    if teacher is not None: ax.axhline(teacher, color=COLOURS[2], ls="--", label="the teacher, from its own rationales")
+    ax.set_xticks(range(len(columns)), [{"cls": "CLS\nall features", "random": "random\nmasks"}.get(o, f"{o.upper()}\n{st} start") for o, st in columns])
+    ax.set(ylabel="test accuracy", title=title)
+    ax.grid(axis="y", alpha=0.3)
+    if teacher is not None: ax.legend()
+    return fig
+
+# %% ../nbs/07_show.ipynb #4b710afb
 TRACED = dict(ce="training cross-entropy (nats)", kept="share kept, sampled", agreement="share of the teacher's choice kept")
 
 def plot_traces(
@@ -241,6 +267,9 @@ def plot_traces(
         cooling = max((runs[0] for name, runs in traces.items()), key=len)
         (second := ax.twinx()).plot([w["step"] for w in cooling], [w["temperature"] for w in cooling], color="#777", ls=":")
         second.set(ylabel="temperature (dotted)", yscale="log")
+        second.set_yticks([5, 2, 1, 0.5, 0.2, 0.1], ["5", "2", "1", "0.5", "0.2", "0.1"])
+        second.minorticks_off()
+        second.set_ylim(0.9 * cooling[-1]["temperature"], 1.1 * cooling[0]["temperature"])
     fig.legend(*fig.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=6)
     fig.suptitle(title)
     return fig

@@ -112,6 +112,21 @@ def test_augmentation_is_a_shifted_crop_perhaps_mirrored():
     assert seen <= known and len(seen) > 25
 
 
+def test_a_mirror_image_is_an_example_of_its_own():
+    examples = tiny.image_examples(6, 0, mirror=True)
+    plain, seen = pixels(tiny.image_examples(6, 0), None, 0), {}
+    for seed in range(8):
+        drawn = pixels(examples, seed, 0)
+        assert {i % 6 for i in drawn} == set(range(6)) and drawn.keys() == pixels(examples, seed, 2).keys()
+        seen |= drawn
+    assert seen.keys() == set(range(12)) == set(examples.numbers)
+    assert all(torch.equal(x, plain[i] if i < 6 else plain[i - 6].flip(-1)) for i, x in seen.items())
+    asked, = loader(examples, [[2, 8]]) # without a seed, by number
+    assert torch.equal(asked["inputs"][1], plain[2].flip(-1)) and asked["labels"][0] == asked["labels"][1]
+    with pytest.raises(ValueError, match="no example 12"): loader(examples, [[12]])
+    assert len({e.fingerprint() for e in (examples, tiny.image_examples(6, 0), tiny.image_examples(6, 1))}) == 3
+
+
 def test_images_of_any_mode_are_normalized():
     processor = ImageProcessor(16, 4)
     batch = processor([Image.new(mode, (20, 13), 255 if mode != "RGB" else (255, 255, 255)) for mode in ("RGB", "L", "1")])

@@ -1,6 +1,7 @@
 """What the architecture promises: nothing dropped leaks, padding is nothing, all ones is the plain classifier, saving loses nothing."""
 
 import copy
+import dataclasses
 import json
 import pytest
 import tiny
@@ -8,7 +9,7 @@ import torch
 import transformers
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from rekd.loss import CLS, RE, REKD, Moment
+from rekd.loss import CLS, RE, REKD, Moment, draw, prediction_kd_loss
 from rekd.model import ModelConfig, RationaleModel
 from rekd.train import evaluate
 from tiny import BACKBONES, IMAGES, TEXTS, make_batch, make_model
@@ -218,6 +219,29 @@ def test_the_remembered_teacher_is_the_teacher(text_model):
         return {k: v.item() for k, v in objective(text_model, batch, AT)[1].items()}
     assert parts(looked_up) == pytest.approx(parts(at_once), abs=1e-5)
     assert len(looked_up.cache) == 24
+
+
+@torch.no_grad()
+def test_alpha_1_is_re_with_a_teacher_who_watches(text_model):
+    teacher, batch = make_model("bert", 1), make_batch("bert", 0, [7, 5, 9])
+    at = dataclasses.replace(AT, seed=3)
+    model = copy.deepcopy(text_model).eval()
+    alone, parts = RE(0.1)(model, batch, at)
+    watched, more = REKD(teacher, 0.1, alpha=1.0)(model, batch, at)
+    assert watched.item() == pytest.approx(alone.item()) and more["kept"] == parts["kept"] and "kd_y" not in more
+    assert 0 <= more["agreement"] < 1 == REKD(copy.deepcopy(model), alpha=1.0)(model, batch, at)[1]["agreement"]
+
+
+@torch.no_grad()
+def test_the_teacher_may_predict_from_its_own_rationale(text_model):
+    teacher, batch, model = make_model("bert", 1), make_batch("bert", 0, [7, 5, 9]), copy.deepcopy(text_model).eval()
+    at = dataclasses.replace(AT, seed=3)
+    own = teacher.mask(teacher.select(batch), teacher.selectable(batch), "topk", at.sparsity)
+    mask = draw(model, batch, at)[0]
+    for kd_mask, read in (("student", mask), ("teacher", own)):
+        expected = prediction_kd_loss(model.predict(batch, mask), teacher.predict(batch, read), at.T)
+        assert REKD(teacher, kd_mask=kd_mask)(model, batch, at)[1]["kd_y"].item() == pytest.approx(expected.item(), abs=1e-6)
+    with pytest.raises(ValueError, match="kd_mask"): REKD(teacher, kd_mask="both")
 
 
 # --- saving ---

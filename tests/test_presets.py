@@ -5,10 +5,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import tiny
 import torch
 from PIL import Image
 
-from rekd.experiment import OBJECTIVES, PRESETS, append_row, cells, get_preset, read_rows, results_file, run, study
+from rekd.experiment import OBJECTIVES, PRESETS, append_row, cells, get_preset, planned, read_rows, results_file, run, study
 from rekd.model import RationaleModel
 
 WORDS = ["good", "bad", "film", "plot", "cast", "dull", "fine", "the", "a", "is"]
@@ -143,6 +144,47 @@ def test_study_goes_on_where_it_stopped(home, monkeypatch):
     assert len(rows) == 6 and read_rows(results_file("demo")) == rows
     with pytest.raises(ValueError, match="alpha=0.3, this run has 0.5"): study("demo", ["cls"], [3], preset=get_preset("demo", alpha=0.5))
     with pytest.raises(ValueError, match="lr=0.0001, this run has 0.5"): study("demo", ["cls"], [3], preset=get_preset("demo", lr=0.5))
+
+
+def test_a_search_runs_its_variants_and_is_judged_by_validation(home, monkeypatch):
+    import rekd.experiment as experiment
+    monkeypatch.setenv("REKD_ARTIFACTS", str(home / "artifacts"))
+    ran = []
+    def fake(name, objective, seed, start, preset, teacher, out, resume, quiet, part):
+        ran.append((objective, start, seed, preset.sparsity_per, preset.train.lr, part, out.name))
+        return None, dict(objective=objective, start=start, seed=seed, config=dataclasses.asdict(replace(preset, train=experiment.loop_of(preset, objective, start))))
+    monkeypatch.setattr(experiment, "run", fake)
+    rows = study("cpu-imdb-search", ["re"], starts=["warm"])
+    assert [(r["variant"], r["seed"]) for r in rows] == [("", 2024), ("example", 2024), ("example-lr2", 2024)]
+    assert ran == [("re", "warm", 2024, "batch", 1e-4, "val", "re-warm-2024"), ("re", "warm", 2024, "example", 1e-4, "val", "re-warm-2024-example"),
+                   ("re", "warm", 2024, "example", 2e-4, "val", "re-warm-2024-example-lr2")]
+    assert study("cpu-imdb-search", ["re"], starts=["warm"]) == rows and len(ran) == 3
+    left = [(r["objective"], r["variant"]) for r in planned("cpu-imdb-search") if not r["done"]]
+    assert ("cls", "lr2") in left and ("re", "example-curriculum") in left and len(left) == 7
+
+
+def test_a_run_that_another_process_makes_is_left_to_it(home, monkeypatch, capsys):
+    import rekd.experiment as experiment
+    monkeypatch.setenv("REKD_ARTIFACTS", str(home / "artifacts"))
+    config = dataclasses.asdict(get_preset("demo"))
+    monkeypatch.setattr(experiment, "run", lambda name, objective, seed, start, *a, **k: (None, dict(objective=objective, start=start, seed=seed, config=config)))
+    with experiment.claimed(experiment.run_folder("demo", "re", "paper", 5)): rows = study("demo", ["re", "rekd"], [5], ["paper"])
+    assert [r["objective"] for r in rows] == ["rekd"] and "re-paper-5.lock" in capsys.readouterr().out
+    assert [r["objective"] for r in study("demo", ["re", "rekd"], [5], ["paper"])] == ["rekd", "re"]
+
+
+def test_a_teacher_is_asked_about_each_image_and_its_mirror_image_once(tmp_path, monkeypatch):
+    from rekd.experiment import remember
+    from rekd.loss import REKD
+    teacher, examples = tiny.make_model("vit", 1), tiny.image_examples(6, 0, mirror=True)
+    asked = remember(REKD(teacher), examples, "no", tmp_path)
+    monkeypatch.setattr(REKD, "remember", lambda *a: pytest.fail("asked again"))
+    looked_up = remember(REKD(teacher), examples, "no", tmp_path)
+    assert looked_up.cache.keys() == set(range(12)) and all(torch.equal(row, asked.cache[i]) for i, row in looked_up.cache.items())
+    batch = examples.collate([examples[i] for i in (2, 8)])
+    torch.testing.assert_close(looked_up.teacher_logits(batch), teacher.select(batch), atol=1e-6, rtol=0)
+    for other in ((REKD(tiny.make_model("vit", 2)), examples, "no"), (REKD(teacher), tiny.image_examples(6, 1, mirror=True), "no"), (REKD(teacher), examples, "bf16")):
+        with pytest.raises(pytest.fail.Exception, match="asked again"): remember(*other, tmp_path)
 
 
 @pytest.mark.parametrize("wrong, hint", [

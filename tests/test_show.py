@@ -10,7 +10,7 @@ from PIL import Image
 
 from rekd.errors import DataError, RekdError
 from rekd.model import Explanation, _text_html, _words
-from rekd.show import (draw_frame, human_rationale, image_grid, plot_curves, plot_temperature, rationale_gif, rationale_page, runs_by_model, segments, side_by_side,
+from rekd.show import (draw_frame, human_rationale, image_grid, plot_curves, plot_seeds, plot_temperature, plot_traces, rationale_gif, rationale_page, runs_by_model, segments, side_by_side,
                        soft_choices, to_terminal, verdict)
 
 LETTERS = st.text(st.sampled_from("ab<>&\"' \n日é🙂.#"), max_size=30)
@@ -107,6 +107,23 @@ def test_curves_of_seeds_have_mean_and_band():
     band = accuracy.collections[0].get_paths()[0].vertices[:, 1]
     assert band.max() == pytest.approx(0.7 + 0.2) and band.min() == pytest.approx(0.5) # at the last epoch the seeds have 0.5, 0.7 and 0.9
     fig.savefig(io.BytesIO())
+
+
+def test_traces_of_epochs_are_one_line_a_model():
+    trace = lambda k: [dict(step=10 * k + s, temperature=5.0 / (10 * k + s), ce=1.0 / s, kept=0.2) for s in (5, 10)]
+    runs = {"RE": [[dict(trace=trace(0)), dict(trace=trace(1))]] * 2, "CLS": [[dict(trace=[dict(step=s, temperature=1.0, ce=0.5) for s in (5, 10)])]]}
+    fig = plot_traces(runs)
+    ce, kept = fig.axes[:2]
+    assert list(ce.lines[0].get_xdata()) == [5, 10, 15, 20] and len(ce.lines) == 2 and len(kept.lines) == 1 # CLS keeps all
+    fig.savefig(io.BytesIO())
+    with pytest.raises(ValueError, match="no traces"): plot_traces({"RE": rows()[0]["epochs"]})
+
+
+def test_seeds_are_tied_in_pairs():
+    some = [dict(objective=o, start="paper", seed=s, masks={"topk" if "re" in o else "none": dict(accuracy=0.5 + 0.1 * s)}) for o, s in (("cls", 1), ("re", 1), ("re", 2), ("rekd", 1))]
+    ax, = plot_seeds(some, teacher=0.9).axes
+    assert [t.get_text().split()[0] for t in ax.get_xticklabels()] == ["RE", "REKD", "CLS"]
+    assert [list(line.get_ydata()) for line in ax.lines] == [[0.6, 0.6], [0.9, 0.9]] # one pair, and the teacher
 
 
 def test_one_run_and_many_models_are_drawn():

@@ -86,10 +86,10 @@ def images(n, seed, size=SIZE):
     return [Image.fromarray(rng.integers(0, 256, (size, size, 3), dtype=np.uint8)) for _ in range(n)]
 
 
-def image_examples(n, seed, augment=None):
+def image_examples(n, seed, augment=None, mirror=False):
     features = datasets.Features(input=datasets.Image(), label=datasets.ClassLabel(names=LABELS))
     rows = datasets.Dataset.from_dict(dict(input=images(n, seed), label=[i % 2 for i in range(n)]), features=features)
-    return Examples(rows, ImageProcessor(SIZE, PATCH), augment)
+    return Examples(rows, ImageProcessor(SIZE, PATCH), augment, mirror)
 
 
 def image_data(n=12, seed=0, augment=None):
