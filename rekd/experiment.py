@@ -130,7 +130,7 @@ for _data, _sparsity in (("cifar10", 0.15), ("cifar100-20", 0.15), ("cifar100-10
                                augment="mirror", cls_epochs=2, train=replace(_loop, epochs=2), **_image),
     }
 
-# %% ../nbs/09_experiment.ipynb #ac712217
+# %% ../nbs/09_experiment.ipynb #f61fbb66
 VARIANTS: dict[str, list[tuple[str, str, str, dict]]] = {} # study -> objective, start, name of the variant, changed settings
 
 def search_variants(
@@ -139,10 +139,12 @@ def search_variants(
 ) -> list: # as in `VARIANTS`
     "What is tried for CLS and RE."
     each: dict = dict(sparsity_per="example")
-    double, triple = dict(lr=2 * lr), dict(select_lambda=3 * select_lambda)
-    paper = [("", {}), ("example", each), ("example-lr2", each | double), ("example-lambda3", each | triple), ("example-curriculum", each | dict(sparsity_start=0.5))]
-    warm = [("", {}), ("example", each), ("example-lr2", each | double)]
-    return [("cls", "paper", "", {}), ("cls", "paper", "lr2", double), *(("re", "paper", *v) for v in paper), *(("re", "warm", *v) for v in warm)]
+    twice, four = dict(lr=2 * lr), dict(lr=4 * lr)
+    cls = [("", {}), ("lr2", twice), ("lr4", four)]
+    paper = [("", {}), ("example", each), ("example-lr2", each | twice), ("example-lr4", each | four), ("lr4", four)]
+    warm = [("example-lr2", each | twice), ("example-lr4", each | four)]
+    more = [("example-lr4-curriculum", each | four | dict(sparsity_start=0.5)), ("example-lr4-lambda3", each | four | dict(select_lambda=3 * select_lambda))]
+    return [(o, start, *v) for o, start, tried in (("cls", "paper", cls), ("re", "paper", paper), ("re", "warm", warm), ("re", "paper", more)) for v in tried]
 
 # %% ../nbs/09_experiment.ipynb #efdf797f
 for _name, _lr, _lambda in (("cpu-imdb", 1e-4, 1e-3), ("cpu-cifar10", 1e-4, 1e-2)):

@@ -155,12 +155,11 @@ def test_a_search_runs_its_variants_and_is_judged_by_validation(home, monkeypatc
         return None, dict(objective=objective, start=start, seed=seed, config=dataclasses.asdict(replace(preset, train=experiment.loop_of(preset, objective, start))))
     monkeypatch.setattr(experiment, "run", fake)
     rows = study("cpu-imdb-search", ["re"], starts=["warm"])
-    assert [(r["variant"], r["seed"]) for r in rows] == [("", 2024), ("example", 2024), ("example-lr2", 2024)]
-    assert ran == [("re", "warm", 2024, "batch", 1e-4, "val", "re-warm-2024"), ("re", "warm", 2024, "example", 1e-4, "val", "re-warm-2024-example"),
-                   ("re", "warm", 2024, "example", 2e-4, "val", "re-warm-2024-example-lr2")]
-    assert study("cpu-imdb-search", ["re"], starts=["warm"]) == rows and len(ran) == 3
+    assert [(r["variant"], r["seed"]) for r in rows] == [("example-lr2", 2024), ("example-lr4", 2024)]
+    assert ran == [("re", "warm", 2024, "example", 2e-4, "val", "re-warm-2024-example-lr2"), ("re", "warm", 2024, "example", 4e-4, "val", "re-warm-2024-example-lr4")]
+    assert study("cpu-imdb-search", ["re"], starts=["warm"]) == rows and len(ran) == 2
     left = [(r["objective"], r["variant"]) for r in planned("cpu-imdb-search") if not r["done"]]
-    assert ("cls", "lr2") in left and ("re", "example-curriculum") in left and len(left) == 7
+    assert ("cls", "lr2") in left and ("re", "example-lr4-curriculum") in left and len(left) == 10
 
 
 def test_a_run_that_another_process_makes_is_left_to_it(home, monkeypatch, capsys):

@@ -1,4 +1,4 @@
-"Write README.md from nbs/index.ipynb: prose, code and text outputs, with links that work from the top of the repo."
+"Write README.md from nbs/index.ipynb: prose, code and outputs (figures to nbs/images), with links that work from the top of the repo."
 import re
 from pathlib import Path
 
@@ -9,7 +9,12 @@ top = Path(__file__).parents[1]
 nb = nbformat.read(top / "nbs" / "index.ipynb", as_version=4)
 nb.cells = [c for c in nb.cells if not c.source.startswith("#| hide")]
 nb.metadata["language_info"] = {"name": "python"}
-text, _ = MarkdownExporter().from_notebook_node(nb)
+text, resources = MarkdownExporter().from_notebook_node(nb)
+for i, (name, data) in enumerate(resources["outputs"].items(), 1):
+    picture = top / "nbs" / "images" / f"readme-{i}.png"
+    picture.parent.mkdir(exist_ok=True)
+    picture.write_bytes(data)
+    text = text.replace(f"({name})", f"(images/{picture.name})")
 text = re.sub(r"\]\((?!https?:|#|\.\./)", "](nbs/", text).replace("](../", "](")
 text = re.sub(r"\n{3,}", "\n\n", text)
 (top / "README.md").write_text("<!-- Made from nbs/index.ipynb by `make readme`: change that. -->\n\n" + text.strip() + "\n")
