@@ -176,6 +176,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                'rekd.evaluate.word_spans': ('evaluate.html#word_spans', 'rekd/evaluate.py')},
             'rekd.experiment': { 'rekd.experiment.Preset': ('experiment.html#preset', 'rekd/experiment.py'),
                                  'rekd.experiment.Preset.__post_init__': ('experiment.html#preset.__post_init__', 'rekd/experiment.py'),
+                                 'rekd.experiment.ablation_variants': ('experiment.html#ablation_variants', 'rekd/experiment.py'),
                                  'rekd.experiment.append_row': ('experiment.html#append_row', 'rekd/experiment.py'),
                                  'rekd.experiment.build': ('experiment.html#build', 'rekd/experiment.py'),
                                  'rekd.experiment.build_starter': ('experiment.html#build_starter', 'rekd/experiment.py'),
