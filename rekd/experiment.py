@@ -37,13 +37,13 @@ from .show import draw_frame, verdict
 from .train import TrainConfig, evaluate, fingerprint, fit, is_main, make_accelerator, resolve_precision, warm_start, write_text
 from safetensors.torch import load_file, save_file
 
-# %% ../nbs/09_experiment.ipynb #3182ba36
+# %% ../nbs/09_experiment.ipynb #d3c6c8eb
 _NAMES = dict(pool=("cls", "mean"), freeze_embeddings=("generator", "both"), part=("both", "rationale", "prediction"), kd_mask=("student", "teacher"),
               noise=("independent", "shared", "none"), sparsity_per=("batch", "example"), augment=("paper", "mirror"))
-_NUMBERS = {"(0, 1)": "sparsity val_share", "(0, inf)": "cls_lr", "[0, 1)": "dropout", "[0, 1]": "alpha", "[0, inf)": "select_lambda re_select_lambda kd_r_lambda"}
+_NUMBERS = {"(0, 1)": "sparsity val_share", "(0, inf)": "cls_lr warm_lr", "[0, 1)": "dropout", "[0, 1]": "alpha", "[0, inf)": "select_lambda re_select_lambda kd_r_lambda"}
 _WHOLE = "num_layers max_length image_size cls_epochs n_train n_test"
 
-# %% ../nbs/09_experiment.ipynb #c7760bf5
+# %% ../nbs/09_experiment.ipynb #a7d730cb
 @dataclass(frozen=True)
 class Preset:
     "Every setting of an experiment but the objective, the start and the seed. SettingError for a value that makes no sense."
@@ -70,6 +70,7 @@ class Preset:
     sparsity_per: str = "batch" # who has to meet the target: the "batch" (the paper) or each "example"
     cls_epochs: int = 20 # epochs of CLS and of the random baseline
     cls_lr: float | None = None # their learning rate; None for the same
+    warm_lr: float | None = None # the learning rate from the warm start; None for the same
     starter: bool = False # read the repo's starter set
     n_train: int | None = None # rows of train, validation included
     n_test: int | None = None # rows of test
@@ -79,7 +80,7 @@ class Preset:
         for name, known in _NAMES.items(): check_name(name, getattr(self, name), known)
         numbers = [(name, interval, False) for interval, names in _NUMBERS.items() for name in names.split()]
         for name, interval, whole in numbers + [(name, "[1, inf)", True) for name in _WHOLE.split()]:
-            if getattr(self, name) is not None or name not in ("re_select_lambda", "cls_lr", "alpha", "num_layers", "n_train", "n_test"):
+            if getattr(self, name) is not None or name not in ("re_select_lambda", "cls_lr", "warm_lr", "alpha", "num_layers", "n_train", "n_test"):
                 check_number(name, getattr(self, name), interval, whole)
 
 # %% ../nbs/09_experiment.ipynb #c2179dc2
@@ -105,14 +106,15 @@ for _data, _sparsity in (("cifar10", 0.15), ("cifar100-20", 0.15), ("cifar100-10
     if _data != "cifar100-100": # the authors' scripts hold both weights
         PRESETS[f"paper-{_data}-tiny-1e-2"] = replace(PRESETS[f"paper-{_data}-tiny"], select_lambda=1e-2)
 
-# %% ../nbs/09_experiment.ipynb #873e61af
+# %% ../nbs/09_experiment.ipynb #aa969be5
 _loop = TrainConfig(epochs=3, lr=1e-4, weight_decay=0.01, warmup=0.05, decay=True, clip=1.0, T_end=0.5, T_every=10, eval_mask="topk", precision="auto")
 _text: dict[str, Any] = dict(sparsity=0.10, select_lambda=1e-3, pool="mean", select_special=False, freeze_embeddings="both", max_length=128, noise="shared", cls_epochs=2)
 _imdb: dict[str, Any] = dict(dataset="imdb", n_test=2000, **_text)
 _teacher: dict[str, Any] = dict(sparsity_per="example", train=replace(_loop, epochs=1, lr=7e-5, checkpoint_every=60))
 PRESETS |= {
     "cpu-imdb-teacher": Preset(backbone="minilm-l6-imdb", val_share=0.08, **_teacher, **(_imdb | dict(cls_epochs=1, select_lambda=3e-3))),
-    "cpu-imdb": Preset(backbone="minilm-l2-imdb", teacher="cpu-imdb-teacher", n_train=9000, val_share=1 / 9, train=replace(_loop, epochs=1), **(_imdb | dict(cls_epochs=1))),
+    "cpu-imdb": Preset(backbone="minilm-l2-imdb", teacher="cpu-imdb-teacher", n_train=9000, val_share=1 / 9, sparsity_per="example",
+                       cls_lr=2e-4, warm_lr=2e-4, train=replace(_loop, epochs=1, lr=4e-4), **(_imdb | dict(cls_epochs=1))),
 }
 
 # %% ../nbs/09_experiment.ipynb #26efd3b3
@@ -146,9 +148,9 @@ def search_variants(
     more = [("example-lr4-curriculum", each | four | dict(sparsity_start=0.5)), ("example-lr4-lambda3", each | four | dict(select_lambda=3 * select_lambda))]
     return [(o, start, *v) for o, start, tried in (("cls", "paper", cls), ("re", "paper", paper), ("re", "warm", warm), ("re", "paper", more)) for v in tried]
 
-# %% ../nbs/09_experiment.ipynb #efdf797f
+# %% ../nbs/09_experiment.ipynb #20a3dac0
 for _name, _lr, _lambda in (("cpu-imdb", 1e-4, 1e-3), ("cpu-cifar10", 1e-4, 1e-2)):
-    PRESETS[f"{_name}-search"] = replace(PRESETS[_name], select_lambda=_lambda, sparsity_per="batch", cls_epochs=1, train=replace(_loop, epochs=1, lr=_lr))
+    PRESETS[f"{_name}-search"] = replace(PRESETS[_name], select_lambda=_lambda, sparsity_per="batch", cls_epochs=1, cls_lr=None, warm_lr=None, train=replace(_loop, epochs=1, lr=_lr))
     VARIANTS[f"{_name}-search"] = search_variants(_lr, _lambda)
 
 # %% ../nbs/09_experiment.ipynb #f573f06f
@@ -323,11 +325,11 @@ def masks_of(objective: str) -> tuple[str, ...]:
     "The evaluation masks that a model is reported under."
     return {"cls": ("none",), "random": ("random",)}.get(objective, ("topk", "deterministic", "sampled"))
 
-# %% ../nbs/09_experiment.ipynb #93f5aec2
+# %% ../nbs/09_experiment.ipynb #703dde54
 def loop_of(preset: Preset, objective: str, start: str) -> TrainConfig:
     "The settings of a run's loop."
     if objective in ("cls", "random"): return replace(preset.train, epochs=preset.cls_epochs, lr=preset.cls_lr or preset.train.lr)
-    return replace(preset.train, sparsity_start=0.5) if start == "warm" else preset.train
+    return replace(preset.train, sparsity_start=0.5, lr=preset.warm_lr or preset.train.lr) if start == "warm" else preset.train
 
 # %% ../nbs/09_experiment.ipynb #782b5294
 def card_picture(model: RationaleModel, examples: Examples) -> bytes: # a PNG file
