@@ -106,7 +106,7 @@ for _data, _sparsity in (("cifar10", 0.15), ("cifar100-20", 0.15), ("cifar100-10
     if _data != "cifar100-100": # the authors' scripts hold both weights
         PRESETS[f"paper-{_data}-tiny-1e-2"] = replace(PRESETS[f"paper-{_data}-tiny"], select_lambda=1e-2)
 
-# %% ../nbs/09_experiment.ipynb #aa969be5
+# %% ../nbs/09_experiment.ipynb #4cdf731c
 _loop = TrainConfig(epochs=3, lr=1e-4, weight_decay=0.01, warmup=0.05, decay=True, clip=1.0, T_end=0.5, T_every=10, eval_mask="topk", precision="auto")
 _text: dict[str, Any] = dict(sparsity=0.10, select_lambda=1e-3, pool="mean", select_special=False, freeze_embeddings="both", max_length=128, noise="shared", cls_epochs=2)
 _imdb: dict[str, Any] = dict(dataset="imdb", n_test=2000, **_text)
@@ -114,7 +114,7 @@ _teacher: dict[str, Any] = dict(sparsity_per="example", train=replace(_loop, epo
 PRESETS |= {
     "cpu-imdb-teacher": Preset(backbone="minilm-l6-imdb", val_share=0.08, **_teacher, **(_imdb | dict(cls_epochs=1, select_lambda=3e-3))),
     "cpu-imdb": Preset(backbone="minilm-l2-imdb", teacher="cpu-imdb-teacher", n_train=9000, val_share=1 / 9, sparsity_per="example",
-                       cls_lr=2e-4, warm_lr=2e-4, train=replace(_loop, epochs=1, lr=4e-4), **(_imdb | dict(cls_epochs=1))),
+                       warm_lr=2e-4, train=replace(_loop, epochs=1, lr=4e-4), **(_imdb | dict(cls_epochs=1))),
 }
 
 # %% ../nbs/09_experiment.ipynb #26efd3b3
