@@ -126,8 +126,8 @@ PRESETS["cpu-imdb-gru"] = Preset(
 _image: dict[str, Any] = dict(backbone="vit-small-patch14", select_lambda=1e-2, image_size=112, noise="shared")
 for _data, _sparsity in (("cifar10", 0.15), ("cifar100-20", 0.15), ("cifar100-100", 0.20)):
     PRESETS |= {
-        f"cpu-{_data}-teacher": Preset(dataset=_data, sparsity=_sparsity, sparsity_per="example",
-                                       train=replace(_loop, epochs=5, lr=1.5e-4, checkpoint_every=40), cls_epochs=2, cls_lr=7e-5, **_image),
+        f"cpu-{_data}-teacher": Preset(dataset=_data, sparsity=_sparsity, num_layers=8, sparsity_per="example", val_share=0.1,
+                                       train=replace(_loop, lr=2e-4, checkpoint_every=40), cls_epochs=1, cls_lr=1e-4, **_image),
         f"cpu-{_data}": Preset(dataset=_data, sparsity=_sparsity, num_layers=3, teacher=f"cpu-{_data}-teacher", val_share=0.1,
                                augment="mirror", cls_epochs=2, train=replace(_loop, epochs=2), **_image),
     }
@@ -149,8 +149,8 @@ def search_variants(
     return [(o, start, *v) for o, start, tried in (("cls", "paper", cls), ("re", "paper", paper), ("re", "warm", warm), ("re", "paper", more)) for v in tried]
 
 # %% ../nbs/09_experiment.ipynb #20a3dac0
-for _name, _lr, _lambda in (("cpu-imdb", 1e-4, 1e-3), ("cpu-cifar10", 1e-4, 1e-2)):
-    PRESETS[f"{_name}-search"] = replace(PRESETS[_name], select_lambda=_lambda, sparsity_per="batch", cls_epochs=1, cls_lr=None, warm_lr=None, train=replace(_loop, epochs=1, lr=_lr))
+for _name, _lr, _lambda, _n in (("cpu-imdb", 1e-4, 1e-3, 9000), ("cpu-cifar10", 1e-4, 1e-2, 5000)):
+    PRESETS[f"{_name}-search"] = replace(PRESETS[_name], n_train=_n, select_lambda=_lambda, sparsity_per="batch", cls_epochs=1, cls_lr=None, warm_lr=None, train=replace(_loop, epochs=1, lr=_lr))
     VARIANTS[f"{_name}-search"] = search_variants(_lr, _lambda)
 
 # %% ../nbs/09_experiment.ipynb #f573f06f
@@ -265,7 +265,7 @@ def remember(
     if file and is_main():
         tmp = file.with_name(f".{key}.{os.getpid()}.tmp")
         with writing(file):
-            folder.mkdir(parents=True, exist_ok=True)
+            file.parent.mkdir(parents=True, exist_ok=True)
             save_file({str(i): row for i, row in objective.cache.items()}, tmp)
             tmp.replace(file)
     return objective
@@ -498,7 +498,7 @@ def planned(
     plan, rows, preset = study_plan(name) | {k: v for k, v in given.items() if v is not None}, read_study(results_file(name)), preset or get_preset(name)
     runs = [(*c, "") for c in cells(**plan)]
     if name in VARIANTS: runs = [(o, st, s, v) for s in plan["seeds"] for o, st, v, _ in VARIANTS[name] if (o, st) in {r[:2] for r in runs}]
-    out = [dict(zip(("objective", "start", "seed", "variant"), r)) for r in runs]
+    out: list[dict[str, Any]] = [dict(zip(("objective", "start", "seed", "variant"), r)) for r in runs]
     done = {run_id(r) for r in rows}
     return [r | dict(done=run_id(r) in done, seconds=seconds_of(variant_preset(name, r, preset), r["objective"], rows)) for r in out]
 
