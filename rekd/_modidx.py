@@ -373,6 +373,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                             'rekd.train._check': ('train.html#_check', 'rekd/train.py'),
                             'rekd.train._choose': ('train.html#_choose', 'rekd/train.py'),
                             'rekd.train._describe': ('train.html#_describe', 'rekd/train.py'),
+                            'rekd.train._groups': ('train.html#_groups', 'rekd/train.py'),
                             'rekd.train._json': ('train.html#_json', 'rekd/train.py'),
                             'rekd.train._sums': ('train.html#_sums', 'rekd/train.py'),
                             'rekd.train._trainable': ('train.html#_trainable', 'rekd/train.py'),

@@ -57,6 +57,7 @@ class Preset:
     pretrained: bool = True # False: from scratch
     pool: str = "cls" # "cls" (the paper) or "mean" over kept features
     dropout: float = 0.1 # in both heads
+    norm: bool = False # a layer norm before each head (the paper: none)
     select_special: bool = True # may [CLS] and [SEP] be dropped (the paper)?
     freeze_embeddings: str = "generator" # "generator" (the paper) or "both"
     max_length: int = 256 # tokens of a text
@@ -123,13 +124,12 @@ PRESETS["cpu-imdb-gru"] = Preset(
     train=replace(_loop, lr=3e-3), **(_imdb | dict(freeze_embeddings="generator", cls_epochs=3)))
 
 # %% ../nbs/09_experiment.ipynb #2db83712
-_image: dict[str, Any] = dict(backbone="vit-small-patch14", select_lambda=1e-2, image_size=112, noise="shared")
+_image: dict[str, Any] = dict(backbone="vit-small-patch14", select_lambda=1e-2, image_size=112, pool="mean", norm=True, noise="shared", sparsity_per="example", val_share=0.1)
+_see = replace(_loop, lr=2e-5, head_lr=1e-3, sparsity_start=0.5)
 for _data, _sparsity in (("cifar10", 0.15), ("cifar100-20", 0.15), ("cifar100-100", 0.20)):
     PRESETS |= {
-        f"cpu-{_data}-teacher": Preset(dataset=_data, sparsity=_sparsity, num_layers=8, sparsity_per="example", val_share=0.1,
-                                       train=replace(_loop, lr=2e-4, checkpoint_every=40), cls_epochs=1, cls_lr=1e-4, **_image),
-        f"cpu-{_data}": Preset(dataset=_data, sparsity=_sparsity, num_layers=3, teacher=f"cpu-{_data}-teacher", val_share=0.1,
-                               augment="mirror", cls_epochs=2, train=replace(_loop, epochs=2), **_image),
+        f"cpu-{_data}-teacher": Preset(dataset=_data, sparsity=_sparsity, num_layers=8, cls_epochs=2, train=replace(_see, epochs=5, checkpoint_every=100), **_image),
+        f"cpu-{_data}": Preset(dataset=_data, sparsity=_sparsity, num_layers=3, teacher=f"cpu-{_data}-teacher", augment="mirror", cls_epochs=3, train=_see, **_image),
     }
 
 # %% ../nbs/09_experiment.ipynb #f61fbb66
@@ -228,7 +228,7 @@ def find_model(
 def build(preset: Preset, labels: list[str], seed: int) -> RationaleModel:
     "A fresh model of a preset; one seed gives one start, whatever the objective."
     torch.manual_seed(seed)
-    names = ("num_layers", "pretrained", "max_length", "image_size", "pool", "dropout", "sparsity", "select_special", "freeze_embeddings")
+    names = ("num_layers", "pretrained", "max_length", "image_size", "pool", "dropout", "sparsity", "select_special", "freeze_embeddings", "norm")
     return build_model(preset.backbone, labels, **{n: getattr(preset, n) for n in names})
 
 # %% ../nbs/09_experiment.ipynb #4f4734e6

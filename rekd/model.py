@@ -47,11 +47,13 @@ class Generator(nn.Module):
     def __init__(self,
         backbone: Backbone, # its own copy
         dropout: float = 0.1, # in the head
+        norm: bool = False, # a layer norm before the head?
     ):
         super().__init__()
         self.backbone = backbone
-        self.head = (nn.Sequential(nn.Dropout(dropout), linear(backbone.dim, 2)) if backbone.modality == "image" else
-                     nn.Sequential(linear(backbone.dim, 256), nn.ReLU(), nn.Dropout(dropout), linear(256, 2)))
+        head = ([nn.Dropout(dropout), linear(backbone.dim, 2)] if backbone.modality == "image" else
+                [linear(backbone.dim, 256), nn.ReLU(), nn.Dropout(dropout), linear(256, 2)])
+        self.head = nn.Sequential(*([nn.LayerNorm(backbone.dim)] if norm else []), *head)
     def forward(self,
         inputs: Tensor, # token ids (B, L) or pixels (B, 3, H, W)
         valid: Tensor, # (B, L) bool
@@ -65,10 +67,12 @@ class Predictor(nn.Module):
     def __init__(self,
         backbone: Backbone, # its own copy
         n_classes: int, # C
-        dropout: float = 0.1, # before the linear layer
+        dropout: float = 0.1, # before the head
+        norm: bool = False, # a layer norm before the linear layer?
     ):
         super().__init__()
-        self.backbone, self.dropout, self.head = backbone, nn.Dropout(dropout), linear(backbone.dim, n_classes)
+        self.backbone, self.dropout, head = backbone, nn.Dropout(dropout), linear(backbone.dim, n_classes)
+        self.head = nn.Sequential(nn.LayerNorm(backbone.dim), head) if norm else head
     def forward(self,
         inputs: Tensor, # token ids (B, L) or pixels (B, 3, H, W)
         valid: Tensor, # (B, L) bool
@@ -97,12 +101,14 @@ class ModelConfig:
     sparsity: float = 0.1 # the target share of selectable features, and the default of top-k masks
     select_special: bool = False # may [CLS] and [SEP] be dropped? The paper: True; else they are always kept and never counted
     freeze_embeddings: str = "generator" # whose word table stays fixed: "generator" (the paper) or "both" (stored once)
+    norm: bool = False # a layer norm before each head? The paper: no
     def __post_init__(self):
         check_name("pool", self.pool, ("cls", "mean"))
         check_number("dropout", self.dropout, "[0, 1)")
         check_number("sparsity", self.sparsity, "(0, 1)")
         check_name("freeze_embeddings", self.freeze_embeddings, ("generator", "both"))
-        if not isinstance(self.select_special, bool): raise SettingError(f"select_special must be True or False, got {shown(self.select_special)}")
+        for name in ("select_special", "norm"):
+            if not isinstance(getattr(self, name), bool): raise SettingError(f"{name} must be True or False, got {shown(getattr(self, name))}")
         check_labels(self.labels)
 
 # %% ../nbs/02_model.ipynb #fb5ba2c5
@@ -130,8 +136,8 @@ class RationaleModel(nn.Module, ModelHubMixin):
         super().__init__()
         self.config, self.processor = config, processor
         make = lambda: backbone_from_config(config.backbone, config.pool)
-        self.generator = Generator(generator_backbone or make(), config.dropout)
-        self.predictor = Predictor(predictor_backbone or make(), len(config.labels), config.dropout)
+        self.generator = Generator(generator_backbone or make(), config.dropout, config.norm)
+        self.predictor = Predictor(predictor_backbone or make(), len(config.labels), config.dropout, config.norm)
         for network in (self.generator, self.predictor): _check_fit(network.backbone, processor)
         words = [n.backbone.embeddings() for n in (self.generator, self.predictor)]
         for table in words[0] + (words[1] if config.freeze_embeddings == "both" else []): table.weight.requires_grad_(False)

@@ -34,6 +34,7 @@ class TrainConfig:
     batch_size: int = 32 # of all processes together
     accumulate: int = 1 # micro-batches in which a process works through its share of a batch, to save memory
     lr: float = 1e-5 # AdamW
+    head_lr: float | None = None # of the predictor's head, which starts from nothing; None for the same
     weight_decay: float = 0.0
     warmup: float = 0.0 # share of the steps in which the rate rises from 0
     decay: bool = False # let the rate fall linearly to 0 after the warm-up
@@ -54,7 +55,7 @@ class TrainConfig:
             for name in names.split(): check_number(name, getattr(self, name), interval, whole)
         check("[1, inf)", "epochs batch_size accumulate T_every checkpoint_every", whole=True)
         check("[0, inf)", "num_workers", whole=True)
-        check("(0, inf)", "lr T_start T_end" + " clip" * (self.clip is not None))
+        check("(0, inf)", "lr T_start T_end" + " clip" * (self.clip is not None) + " head_lr" * (self.head_lr is not None))
         check("[0, inf)", "weight_decay")
         check("[0, 1]", "warmup sparsity_share")
         if self.sparsity_start is not None: check("(0, 1]", "sparsity_start")
@@ -175,7 +176,7 @@ def write_text(path: Path, text: str):
         sync(path.parent)
 
 # %% ../nbs/05_train.ipynb #3ec7c3be
-FORMAT, FILES = 2, ("model.safetensors", "optimizer.pt", "progress.json") # of a checkpoint
+FORMAT, FILES = 3, ("model.safetensors", "optimizer.pt", "progress.json") # of a checkpoint
 def checksums(folder: Path) -> dict[str, str]: # file name -> SHA-256
     "The checksums of a checkpoint's files, of those that are there."
     def digest(file, size=1 << 20):
@@ -251,6 +252,14 @@ def _trainable(model, objective):
     for table in model.generator.backbone.embeddings(): table.weight.requires_grad_(False)
     return [p for p in model.parameters() if p.requires_grad]
 
+# %% ../nbs/05_train.ipynb #bdb92885
+def _groups(model, objective, config):
+    "For the optimizer: the weights that learn, the predictor's head apart, and how many times the learning rate each group has."
+    head = {id(p) for p in model.predictor.head.parameters()}
+    groups: dict[bool, list] = {False: [], True: []}
+    for p in _trainable(model, objective): groups[id(p) in head].append(p)
+    return [dict(params=groups[False], scale=1.0), dict(params=groups[True], scale=(config.head_lr or config.lr) / config.lr)]
+
 # %% ../nbs/05_train.ipynb #19aea3da
 def fingerprint(model: torch.nn.Module) -> str: # 16 hexadecimal digits
     "A short name for a model's weights: other weights, another name."
@@ -291,7 +300,7 @@ class Run:
         self.out, self.best_weights = Path(out) if out is not None else None, None
         self.accelerator = make_accelerator(config.precision)
         self.rank, self.world = self.accelerator.process_index, self.accelerator.num_processes
-        optimizer = torch.optim.AdamW(_trainable(model, objective), lr=config.lr, weight_decay=config.weight_decay)
+        optimizer = torch.optim.AdamW(_groups(model, objective, config), lr=config.lr, weight_decay=config.weight_decay)
         self.module, self.optimizer = self.accelerator.prepare(Step(model, objective), optimizer)
         if teacher := getattr(objective, "teacher", None): teacher.to(self.accelerator.device)
         self.per_epoch = len(self.order(0))
@@ -411,7 +420,7 @@ def train_step(self: Run, batch: list[dict]):
     "One step of the optimizer, over the micro-batches of a batch."
     at, last = self.share_moment(batch), len(batch) - 1
     lr = learning_rate(self.progress.step, self.total, self.config)
-    for group in self.optimizer.param_groups: group["lr"] = lr
+    for group in self.optimizer.param_groups: group["lr"] = lr * group["scale"]
     each = [self.backward(k, part, at, k == last) for k, part in enumerate(batch)]
     means = self.mean(torch.stack([sum(l[name] for l in each).double() for name in each[0]])).tolist()
     losses = dict(zip(each[0], means)) # of the whole batch
