@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['BINS', 'token_f1', 'spans_of', 'iou_f1', 'auprc', 'plausibility', 'comprehensiveness', 'sufficiency', 'erasure',
-           'task_scores', 'keep_scores', 'random_scores', 'model_prob', 'judge', 'interval', 'word_spans', 'word_of',
-           'to_words', 'windows', 'read_document', 'document_prob', 'explain_document', 'judge_document', 'load_eraser',
-           'replace_dropped', 'replacement_difference', 'mask_only_accuracy', 'shift_mask']
+           'task_scores', 'keep_scores', 'random_scores', 'model_prob', 'judge', 'at_shares', 'interval', 'word_spans',
+           'word_of', 'to_words', 'windows', 'read_document', 'document_prob', 'explain_document', 'judge_document',
+           'load_eraser', 'replace_dropped', 'replacement_difference', 'mask_only_accuracy', 'shift_mask']
 
 # %% ../nbs/06_evaluate.ipynb #8fe900d7
 import math, re
@@ -225,6 +225,19 @@ def judge(
     rows, dims = [r for p in parts for r in p["rows"]], dict(labels=0, full=0, only=1, without=1)
     lists = dict(scores=[rows[i][0] for i in back], masks=[rows[i][1] for i in back])
     return {k: join(k, dim) for k, dim in dims.items()} | lists
+
+# %% ../nbs/06_evaluate.ipynb #b2acf89e
+def at_shares(
+    models: dict[str, RationaleModel], # the first is the one to agree with
+    examples: Examples,
+    shares=BINS, # of the selectable features
+) -> list[dict]: # model, share, accuracy, agreement (of the first model's features, how many are kept as well)
+    "What models predict from their best features at each share, and how far they choose what the first one chooses."
+    judged = {name: judge(model, examples, shares=shares) for name, model in models.items()}
+    first = next(iter(judged.values()))["masks"]
+    return [dict(model=name, share=share, accuracy=float((j["only"][k].argmax(-1) == j["labels"]).mean()),
+                 agreement=float(np.mean([(mine[k] * its[k]).sum() / its[k].sum() for mine, its in zip(j["masks"], first)])))
+            for name, j in judged.items() for k, share in enumerate(shares)]
 
 # %% ../nbs/06_evaluate.ipynb #10e6a3a0
 def interval(

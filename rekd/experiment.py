@@ -8,7 +8,7 @@ __all__ = ['PRESETS', 'VARIANTS', 'OBJECTIVES', 'STARTS', 'SEEDS', 'COST', 'PAPE
            'claimed', 'warm_from_cls', 'masks_of', 'loop_of', 'card_picture', 'run_record', 'run_folder', 'run',
            'results_file', 'append_row', 'read_rows', 'read_study', 'cells', 'study_plan', 'seconds_of', 'run_id',
            'variant_preset', 'planned', 'make_row', 'study', 'model_name', 'results_table', 'recovered', 'paired',
-           'summary', 'study_tables', 'demo', 'build_starter', 'write_subset', 'build_starter_teacher',
+           'beside_paper', 'summary', 'study_tables', 'demo', 'build_starter', 'write_subset', 'build_starter_teacher',
            'build_starter_students']
 
 # %% ../nbs/09_experiment.ipynb #ba0e4f4b
@@ -581,6 +581,18 @@ PAPER = [dict(dataset=d, student=s, cls=c, re=re, rekd=rekd) for d, s, c, re, re
     ("cifar10", "ViT-Small", .981, .889, .968), ("cifar10", "ViT-Tiny", .968, .797, .936),
     ("cifar100-20", "ViT-Small", .944, .779, .845), ("cifar100-20", "ViT-Tiny", .903, .645, .777),
     ("imdb", "BERT-Small", .889, .881, .906), ("imdb", "BERT-Mini", .877, .863, .892))] # REKD, the tables of results; means of 10 students
+
+# %% ../nbs/09_experiment.ipynb #25fe9e7e
+def beside_paper(
+    rows: list[dict], # of one study that has CLS, RE and REKD
+    dataset: str, # of `PAPER`
+): # a pandas DataFrame: source, student, cls, re, rekd, gap_recovery
+    "A study's mean accuracies (RE and REKD under top-k) and gap recovery, a line a start, and below them the paper's, at the paper's scale."
+    import pandas as pd
+    mean = results_table(rows).set_index(["objective", "start", "mask"]).accuracy_mean
+    ours = [dict(source="ours", student=f"{p['start']} start", cls=mean["cls", "paper", "none"], re=mean["re", p["start"], "topk"], rekd=mean["rekd", p["start"], "topk"]) for p in paired(rows)]
+    both = pd.DataFrame(ours + [dict(source="the paper", **{k: r[k] for k in ("student", "cls", "re", "rekd")}) for r in PAPER if r["dataset"] == dataset])
+    return both.assign(gap_recovery=recovered(both.cls, both.re, both.rekd))
 
 # %% ../nbs/09_experiment.ipynb #c9248ca6
 def summary(

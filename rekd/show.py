@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['KEPT', 'DROPPED', 'RESET', 'STYLE', 'COLOURS', 'MARKERS', 'TRACED', 'RATES', 'METRICS', 'segments', 'to_terminal',
            'verdict', 'human_rationale', 'side_by_side', 'rationale_page', 'image_grid', 'panel', 'plot_curves',
-           'runs_by_model', 'plot_seeds', 'plot_traces', 'soft_choices', 'plot_temperature', 'draw_frame',
-           'rationale_gif', 'sweep', 'report_data', 'report_page', 'report_examples']
+           'runs_by_model', 'plot_seeds', 'plot_traces', 'plot_shares', 'soft_choices', 'plot_temperature',
+           'draw_frame', 'rationale_gif', 'sweep', 'report_data', 'report_page', 'report_examples']
 
 # %% ../nbs/07_show.ipynb #b06a6600
 import base64, hashlib, html, io, json, re
@@ -271,6 +271,32 @@ def plot_traces(
         second.minorticks_off()
         second.set_ylim(0.9 * cooling[-1]["temperature"], 1.1 * cooling[0]["temperature"])
     fig.legend(*fig.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=6)
+    fig.suptitle(title)
+    return fig
+
+# %% ../nbs/07_show.ipynb #53ae8c13
+def plot_shares(
+    rows: list[dict], # of `at_shares`: model, share, accuracy, agreement
+    trained_at: float | None = None, # the share that the models were trained for
+    title: str = "",
+): # a matplotlib figure
+    "Accuracy, and agreement with the first model, over the share of the features that is kept."
+    from matplotlib.figure import Figure
+    if not rows: raise DataError("a figure of shares needs rows, got none")
+    fig = Figure(figsize=(10, 3.6), dpi=100, layout="constrained")
+    axes, lines = fig.subplots(1, 2), {name: [r for r in rows if r["model"] == name] for name in dict.fromkeys(r["model"] for r in rows)}
+    shares = sorted({r["share"] for r in rows})
+    for ax, key in zip(axes, ("accuracy", "agreement")):
+        for (name, line), c in zip(lines.items(), cycle(COLOURS)):
+            if key == "accuracy" or name != rows[0]["model"]: ax.plot([r["share"] for r in line], [r[key] for r in line], marker="o", color=c, label=name)
+        if trained_at: ax.axvline(trained_at, color="#777", ls="--", lw=1)
+        ax.set(xscale="log", xlabel="share of the features kept", ylabel="test accuracy" if key == "accuracy" else f"share of the {rows[0]['model']}'s choice kept too")
+        ax.set_xticks(shares, [f"{s:.0%}" for s in shares])
+        ax.minorticks_off()
+        ax.grid(alpha=0.3)
+    axes[1].plot(shares, shares, color="#777", ls=":", label="blind choice")
+    axes[1].legend(handles=axes[1].lines[-1:])
+    fig.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=5)
     fig.suptitle(title)
     return fig
 
