@@ -550,7 +550,7 @@ def only_ours(f, *args, **kw):
 
 
 values = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=9) | st.lists(st.integers(), max_size=3) | st.dictionaries(st.text(max_size=5), st.integers(), max_size=3)
-top_fields = ["format", "labels", "pool", "dropout", "sparsity", "select_special", "freeze_embeddings", "backbone", "processor", "colour"]
+top_fields = ["format", "labels", "pool", "dropout", "sparsity", "select_special", "freeze_embeddings", "norm", "backbone", "processor", "colour"]
 net_fields = ["model_type", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "hidden_act", "vocab_size", "max_position_embeddings", "layer_norm_eps",
               "architecture", "auto_map", "_attn_implementation", "attn_implementation", "dtype", "torch_dtype", "quantization_config", "pad_token_id"]
 

@@ -10,10 +10,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from rekd.errors import DataError, MissingError, SettingError
-from rekd.evaluate import (BINS, auprc, comprehensiveness, document_prob, erasure, explain_document, interval, iou_f1, judge, judge_document, keep_scores,
+from rekd.evaluate import (BINS, at_shares, auprc, comprehensiveness, document_prob, erasure, explain_document, interval, iou_f1, judge, judge_document, keep_scores,
                            load_eraser, mask_only_accuracy, model_prob, plausibility, random_scores, read_document, replace_dropped, replacement_difference, shift_mask,
                            spans_of, sufficiency, task_scores, to_words, token_f1, windows, word_of, word_spans)
 from rekd.select import topk_mask
+from rekd.train import evaluate
 
 
 # ---- the reference: plain Python over sets of positions and lists, one definition a function ----
@@ -246,6 +247,18 @@ def test_judge_keeps_the_order(kind):
         e = model.explain(part.rows[i]["input"], sparsity=0.1)
         assert e.mask == big["masks"][i][2].tolist() and np.allclose(e.scores, big["scores"][i], atol=1e-5)
         assert np.allclose(list(e.probabilities.values()), big["only"][2, i], atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["bert", "vit"])
+def test_models_at_several_shares(kind):
+    part = tiny.image_data().train if kind == "vit" else tiny.text_data(12).train
+    a, b = tiny.make_model(kind, 1), tiny.make_model(kind, 2)
+    rows = at_shares(dict(a=a, b=b, again=a), part, (0.3, 1.0))
+    assert [(r["model"], r["share"]) for r in rows] == [(n, s) for n in ("a", "b", "again") for s in (0.3, 1.0)]
+    assert [r["agreement"] for r in rows[:2] + rows[4:]] == [1.0] * 4 and rows[3]["agreement"] == 1.0 and 0 < rows[2]["agreement"] < 1
+    for r, model, mask in ((rows[2], b, "topk"), (rows[3], b, "none")):
+        model.config.sparsity = r["share"] if mask == "topk" else 0.5
+        assert r["accuracy"] == pytest.approx(evaluate(model, part, mask)["accuracy"])
 
 
 def test_random_scores_repeat(text_model):

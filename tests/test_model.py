@@ -252,11 +252,22 @@ def same(a, b):
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_norm_before_the_heads_makes_them_blind_to_scale(kind):
+    "Heads with a norm read a hundredth of a hidden state as they read the whole; heads without one do not."
+    for norm in (True, False):
+        model = make_model(kind, 3, norm=norm).eval()
+        for head in (model.generator.head, model.predictor.head):
+            hidden = torch.randn(4, next(p for p in head.parameters() if p.dim() == 2).shape[1]) * 3 + 1
+            assert torch.allclose(head(hidden), head(hidden / 100), atol=2e-2) == norm
+
+
+@torch.no_grad()
 @pytest.mark.parametrize("half", [False, True])
 @pytest.mark.parametrize("share", ["generator", "both"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_saving_and_loading_loses_nothing(kind, share, half, tmp_path):
-    model = make_model(kind, 3, freeze_embeddings=share, sparsity=0.35, dropout=0.2)
+    model = make_model(kind, 3, freeze_embeddings=share, sparsity=0.35, dropout=0.2, norm=share == "both")
     if half: model.half()
     model.save_pretrained(tmp_path / "a")
     loaded = RationaleModel.from_pretrained(tmp_path / "a")
@@ -327,7 +338,7 @@ def test_a_folder_of_another_format_is_refused(tmp_path, text_model):
     with pytest.raises(ValueError, match="format"): RationaleModel.from_pretrained(tmp_path / "m")
 
 
-@pytest.mark.parametrize("bad", [dict(sparsity=0.0), dict(sparsity=1.5), dict(freeze_embeddings="all"), dict(pool="max")])
+@pytest.mark.parametrize("bad", [dict(norm=1), dict(sparsity=0.0), dict(sparsity=1.5), dict(freeze_embeddings="all"), dict(pool="max")])
 def test_an_impossible_config_is_refused(bad):
     with pytest.raises(ValueError, match=next(iter(bad))): RationaleModel(ModelConfig(BACKBONES["bert"], tiny.LABELS, **bad), tiny.text_processor())
 

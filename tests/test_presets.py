@@ -61,7 +61,7 @@ def world(tmp_path_factory):
     top = tmp_path_factory.mktemp("world")
     for name in ("all-MiniLM-L6-v2", "bert-base-uncased", "bert-small", "bert-mini", "bert-tiny", "minilm-l6-imdb", "minilm-l2-imdb"): tiny_bert(top / "weights" / name, 4)
     for name in ("vit-base-patch16-224", "vit-small-patch16-224", "vit-tiny-patch16-224"): tiny_vit(top / "weights" / name, 16)
-    tiny_vit(top / "weights" / "vit-small-patch14", 14)
+    tiny_vit(top / "weights" / "vit-small-patch14", 14, 8)
     for root in ("data", "artifacts/data"): reviews(top / root / "imdb")
     images(top / "data" / "cifar10", dict(label=10))
     images(top / "data" / "cifar100", dict(fine_label=100, coarse_label=20))

@@ -19,7 +19,7 @@ from rekd.train import TrainConfig, TrainingDiverged, evaluate, fit, warm_start
 from tiny import make_model
 
 # 24 texts: 5 batches an epoch, the last one small; every option that has a state or a schedule is on
-CONFIG = TrainConfig(epochs=4, batch_size=5, lr=3e-3, weight_decay=0.01, warmup=0.2, decay=True, clip=1.0, T_every=3, sparsity_start=0.6, checkpoint_every=2)
+CONFIG = TrainConfig(epochs=4, batch_size=5, lr=3e-3, head_lr=1e-2, weight_decay=0.01, warmup=0.2, decay=True, clip=1.0, T_every=3, sparsity_start=0.6, checkpoint_every=2)
 STEPS = 20
 
 
@@ -492,3 +492,19 @@ def test_evaluation_written_out(text_model, text_data):
     assert ours["accuracy"] == right / len(data)
     assert ours["ce"] == pytest.approx(ce / len(data), abs=1e-5) and ours["sparsity"] == pytest.approx((excess / len(data)) ** 2, abs=1e-5)
     assert ours["loss"] == pytest.approx(ours["ce"] + 2 * ours["sparsity"])
+
+
+def test_the_predictors_head_has_a_rate_of_its_own():
+    "With next to no rate for the rest, `head_lr` moves the predictor's head and nothing else; without it the head stays with them."
+    data = tiny.text_data()
+    for head_lr, moves in ((1e-2, True), (None, False)):
+        model = make_model("bert")
+        before = {k: v.clone() for k, v in model.state_dict().items()}
+        fit(model, data, RE(0.01), TrainConfig(epochs=1, batch_size=8, lr=1e-12, head_lr=head_lr))
+        moved = {k for k, v in model.state_dict().items() if (v - before[k]).abs().max() > 1e-6}
+        assert moved == ({"predictor.head.weight", "predictor.head.bias"} if moves else set())
+
+
+@pytest.mark.parametrize("bad", [0, -1e-3, "1e-3", float("nan")])
+def test_a_head_rate_that_makes_no_sense_is_refused(bad):
+    with pytest.raises(SettingError, match="head_lr"): TrainConfig(head_lr=bad)
