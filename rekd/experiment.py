@@ -674,8 +674,10 @@ def build_starter_teacher(out: str | Path = "artifacts", quiet: bool | None = No
 
 # %% ../nbs/09_experiment.ipynb #4de39013
 def build_starter_students(out: str | Path = "artifacts", quiet: bool | None = None):
-    "Train the shipped students (or take the study's runs if they are there), and store them in half precision."
-    study("cpu-imdb-gru", ["re", "rekd"], [2025], ["paper"], quiet=quiet)
-    for objective in ("re", "rekd"):
-        model = RationaleModel.from_pretrained(run_folder("cpu-imdb-gru", objective, "paper", 2025) / "model")
-        model.half().save_pretrained(Path(out) / "models" / f"imdb-gru-{objective}")
+    "Train the shipped students (or take the studies' runs if they are there), and store them in half precision. MissingError without the trained `cpu-cifar10-teacher`."
+    find_model(get_preset("cpu-cifar10").teacher) # before anything is trained
+    for name, stem in (("cpu-imdb-gru", "imdb-gru"), ("cpu-cifar10", "cifar10")):
+        study(name, ["re", "rekd"], [2025], ["paper"], quiet=quiet)
+        for objective in ("re", "rekd"):
+            model = RationaleModel.from_pretrained(run_folder(name, objective, "paper", 2025) / "model")
+            model.half().save_pretrained(Path(out) / "models" / f"{stem}-{objective}")
