@@ -149,6 +149,7 @@ VARIANTS["cpu-cifar10-search"] = [(objective, start, *v) for objective, start, t
     ("cls", "paper", [("", {}), ("lr5e-5", dict(lr=5e-5)), ("no-norm-lr1e-4", dict(norm=False, head_lr=None, lr=1e-4))]),
     ("re", "paper", [("", {}), ("lr1e-5", dict(lr=1e-5)), ("lr5e-5", dict(lr=5e-5)), ("no-curriculum", dict(sparsity_start=None))]),
     ("re", "warm", [("", {}), ("lr1e-5", dict(lr=1e-5))]),
+    ("rekd", "paper", [("no-curriculum", dict(sparsity_start=None)), ("", {})]),
 ) for v in tried]
 
 # %% ../nbs/09_experiment.ipynb #f573f06f
