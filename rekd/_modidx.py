@@ -150,6 +150,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                'rekd.evaluate.at_shares': ('evaluate.html#at_shares', 'rekd/evaluate.py'),
                                'rekd.evaluate.auprc': ('evaluate.html#auprc', 'rekd/evaluate.py'),
                                'rekd.evaluate.comprehensiveness': ('evaluate.html#comprehensiveness', 'rekd/evaluate.py'),
+                               'rekd.evaluate.crossed': ('evaluate.html#crossed', 'rekd/evaluate.py'),
                                'rekd.evaluate.document_prob': ('evaluate.html#document_prob', 'rekd/evaluate.py'),
                                'rekd.evaluate.erasure': ('evaluate.html#erasure', 'rekd/evaluate.py'),
                                'rekd.evaluate.explain_document': ('evaluate.html#explain_document', 'rekd/evaluate.py'),

@@ -4,9 +4,10 @@
 
 # %% auto #0
 __all__ = ['BINS', 'token_f1', 'spans_of', 'iou_f1', 'auprc', 'plausibility', 'comprehensiveness', 'sufficiency', 'erasure',
-           'task_scores', 'keep_scores', 'random_scores', 'model_prob', 'judge', 'at_shares', 'interval', 'word_spans',
-           'word_of', 'to_words', 'windows', 'read_document', 'document_prob', 'explain_document', 'judge_document',
-           'load_eraser', 'replace_dropped', 'replacement_difference', 'mask_only_accuracy', 'shift_mask']
+           'task_scores', 'keep_scores', 'random_scores', 'model_prob', 'judge', 'at_shares', 'crossed', 'interval',
+           'word_spans', 'word_of', 'to_words', 'windows', 'read_document', 'document_prob', 'explain_document',
+           'judge_document', 'load_eraser', 'replace_dropped', 'replacement_difference', 'mask_only_accuracy',
+           'shift_mask']
 
 # %% ../nbs/06_evaluate.ipynb #8fe900d7
 import math, re
@@ -238,6 +239,25 @@ def at_shares(
     return [dict(model=name, share=share, accuracy=float((j["only"][k].argmax(-1) == j["labels"]).mean()),
                  agreement=float(np.mean([(mine[k] * its[k]).sum() / its[k].sum() for mine, its in zip(j["masks"], first)])))
             for name, j in judged.items() for k, share in enumerate(shares)]
+
+# %% ../nbs/06_evaluate.ipynb #83a7affd
+@torch.no_grad()
+def crossed(
+    models: dict[str, RationaleModel], # of one task; each is both a chooser and a predictor
+    examples: Examples,
+    batch_size: int = 64,
+) -> list[dict]: # chooser ("blind choice" or a model), predictor, accuracy
+    "Accuracy of every model's predictor from every model's top-k choice, and from a blind choice. DataError if there are no examples."
+    if not len(examples): raise DataError("there are no examples to evaluate")
+    first, blind = next(iter(models.values())), random_scores()
+    choosers = {"blind choice": (first, blind)} | {name: (model, keep_scores) for name, model in models.items()}
+    right = {(chooser, name): 0 for chooser in choosers for name in models}
+    for batch in loader(examples, make_batches(examples.lengths, batch_size)):
+        batch = {k: v.to(first.device) for k, v in batch.items()}
+        for chooser, (its, score) in choosers.items():
+            mask = topk_mask(score(its, batch), its.selectable(batch), its.config.sparsity)
+            for name, model in models.items(): right[chooser, name] += int((model.predict(batch, mask).argmax(-1) == batch["labels"]).sum())
+    return [dict(chooser=c, predictor=p, accuracy=n / len(examples)) for (c, p), n in right.items()]
 
 # %% ../nbs/06_evaluate.ipynb #10e6a3a0
 def interval(

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from rekd.errors import DataError, MissingError, SettingError
-from rekd.evaluate import (BINS, at_shares, auprc, comprehensiveness, document_prob, erasure, explain_document, interval, iou_f1, judge, judge_document, keep_scores,
+from rekd.evaluate import (BINS, at_shares, auprc, comprehensiveness, crossed, document_prob, erasure, explain_document, interval, iou_f1, judge, judge_document, keep_scores,
                            load_eraser, mask_only_accuracy, model_prob, plausibility, random_scores, read_document, replace_dropped, replacement_difference, shift_mask,
                            spans_of, sufficiency, task_scores, to_words, token_f1, windows, word_of, word_spans)
 from rekd.select import topk_mask
@@ -259,6 +259,19 @@ def test_models_at_several_shares(kind):
     for r, model, mask in ((rows[2], b, "topk"), (rows[3], b, "none")):
         model.config.sparsity = r["share"] if mask == "topk" else 0.5
         assert r["accuracy"] == pytest.approx(evaluate(model, part, mask)["accuracy"])
+
+
+@pytest.mark.parametrize("kind", ["bert", "vit"])
+def test_every_predictor_answers_from_every_choice(kind):
+    part = tiny.image_data().train if kind == "vit" else tiny.text_data(12).train
+    a, b = tiny.make_model(kind, 1), tiny.make_model(kind, 2)
+    found = {(r["chooser"], r["predictor"]): r["accuracy"] for r in crossed(dict(a=a, b=b), part, batch_size=5)}
+    assert list(found) == [(c, p) for c in ("blind choice", "a", "b") for p in "ab"]
+    batch = part.collate([part[i] for i in range(len(part))])
+    mask = lambda m: topk_mask(keep_scores(m, batch), m.selectable(batch), m.config.sparsity)
+    with torch.no_grad(): right = {(c, p): (n.eval().predict(batch, mask(m)).argmax(-1) == batch["labels"]).float().mean().item() for c, m in (("a", a), ("b", b)) for p, n in (("a", a), ("b", b))}
+    for key, value in right.items(): assert found[key] == pytest.approx(value), key
+    with pytest.raises(DataError, match="no examples"): crossed(dict(a=a), [])
 
 
 def test_random_scores_repeat(text_model):
