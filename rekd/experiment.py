@@ -136,21 +136,23 @@ for _data, _sparsity in (("cifar10", 0.15), ("cifar100-20", 0.15), ("cifar100-10
 VARIANTS: dict[str, list[tuple[str, str, str, dict]]] = {} # study -> objective, start, name of the variant, changed settings
 _each: dict[str, Any] = dict(sparsity_per="example")
 PRESETS["cpu-imdb-search"] = replace(PRESETS["cpu-imdb"], sparsity_per="batch", cls_epochs=1, warm_lr=None, train=replace(_loop, epochs=1, lr=1e-4))
-VARIANTS["cpu-imdb-search"] = [(objective, start, *v) for objective, start, tried in (
+_tried: list[tuple[str, str, list[tuple[str, dict]]]] = [
     ("cls", "paper", [("", {}), ("lr2", dict(lr=2e-4)), ("lr4", dict(lr=4e-4))]),
     ("re", "paper", [("", {}), ("example", _each), ("example-lr2", _each | dict(lr=2e-4)), ("example-lr4", _each | dict(lr=4e-4)), ("lr4", dict(lr=4e-4))]),
     ("re", "warm", [("example-lr2", _each | dict(lr=2e-4)), ("example-lr4", _each | dict(lr=4e-4))]),
     ("re", "paper", [("example-lr4-curriculum", _each | dict(lr=4e-4, sparsity_start=0.5)), ("example-lr4-lambda3", _each | dict(lr=4e-4, select_lambda=3e-3))]),
-) for v in tried]
+] # objective, start, [name, changed settings]
+VARIANTS["cpu-imdb-search"] = [(objective, start, *v) for objective, start, some in _tried for v in some]
 
 # %% ../nbs/09_experiment.ipynb #20a3dac0
 PRESETS["cpu-cifar10-search"] = replace(PRESETS["cpu-cifar10"], n_train=5000, warm_lr=None)
-VARIANTS["cpu-cifar10-search"] = [(objective, start, *v) for objective, start, tried in (
+_tried = [
     ("cls", "paper", [("", {}), ("lr5e-5", dict(lr=5e-5)), ("no-norm-lr1e-4", dict(norm=False, head_lr=None, lr=1e-4))]),
     ("re", "paper", [("", {}), ("lr1e-5", dict(lr=1e-5)), ("lr5e-5", dict(lr=5e-5)), ("no-curriculum", dict(sparsity_start=None))]),
     ("re", "warm", [("", {}), ("lr1e-5", dict(lr=1e-5))]),
     ("rekd", "paper", [("no-curriculum", dict(sparsity_start=None)), ("", {})]),
-) for v in tried]
+]
+VARIANTS["cpu-cifar10-search"] = [(objective, start, *v) for objective, start, some in _tried for v in some]
 
 # %% ../nbs/09_experiment.ipynb #f573f06f
 def ablation_variants(
@@ -676,7 +678,7 @@ def build_starter_teacher(out: str | Path = "artifacts", quiet: bool | None = No
 # %% ../nbs/09_experiment.ipynb #4de39013
 def build_starter_students(out: str | Path = "artifacts", quiet: bool | None = None):
     "Train the shipped students (or take the studies' runs if they are there), and store them in half precision. MissingError without the trained `cpu-cifar10-teacher`."
-    find_model(get_preset("cpu-cifar10").teacher) # before anything is trained
+    load_teacher(get_preset("cpu-cifar10")) # before anything is trained
     for name, stem in (("cpu-imdb-gru", "imdb-gru"), ("cpu-cifar10", "cifar10")):
         study(name, ["re", "rekd"], [2025], ["paper"], quiet=quiet)
         for objective in ("re", "rekd"):
