@@ -229,7 +229,7 @@ def judge(
 
 # %% ../nbs/06_evaluate.ipynb #b2acf89e
 def at_shares(
-    models: dict[str, RationaleModel], # the first is the one to agree with
+    models: dict[str, RationaleModel], # in eval mode; the first is the one to agree with
     examples: Examples,
     shares=BINS, # of the selectable features
 ) -> list[dict]: # model, share, accuracy, agreement (of the first model's features, how many are kept as well)
@@ -243,14 +243,14 @@ def at_shares(
 # %% ../nbs/06_evaluate.ipynb #83a7affd
 @torch.no_grad()
 def crossed(
-    models: dict[str, RationaleModel], # of one task; each is both a chooser and a predictor
+    models: dict[str, RationaleModel], # in eval mode, of one task; each is both a chooser and a predictor
     examples: Examples,
     batch_size: int = 64,
 ) -> list[dict]: # chooser ("blind choice" or a model), predictor, accuracy
     "Accuracy of every model's predictor from every model's top-k choice, and from a blind choice. DataError if there are no examples."
     if not len(examples): raise DataError("there are no examples to evaluate")
-    first, blind = next(iter(models.values())), random_scores()
-    choosers = {"blind choice": (first, blind)} | {name: (model, keep_scores) for name, model in models.items()}
+    first = next(iter(models.values()))
+    choosers = {"blind choice": (first, random_scores())} | {name: (model, keep_scores) for name, model in models.items()}
     right = {(chooser, name): 0 for chooser in choosers for name in models}
     for batch in loader(examples, make_batches(examples.lengths, batch_size)):
         batch = {k: v.to(first.device) for k, v in batch.items()}
