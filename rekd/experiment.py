@@ -147,10 +147,10 @@ VARIANTS["cpu-imdb-search"] = [(objective, start, *v) for objective, start, some
 # %% ../nbs/09_experiment.ipynb #20a3dac0
 PRESETS["cpu-cifar10-search"] = replace(PRESETS["cpu-cifar10"], n_train=5000, warm_lr=None)
 _tried = [
-    ("cls", "paper", [("", {}), ("lr5e-5", dict(lr=5e-5)), ("no-norm-lr1e-4", dict(norm=False, head_lr=None, lr=1e-4))]),
-    ("re", "paper", [("", {}), ("lr1e-5", dict(lr=1e-5)), ("lr5e-5", dict(lr=5e-5)), ("no-curriculum", dict(sparsity_start=None))]),
+    ("cls", "paper", [("", {}), ("lr5e-5", dict(lr=5e-5)), ("no-norm-lr1e-4", dict(norm=False, head_lr=None, lr=1e-4)), ("longer", dict(cls_epochs=12))]),
+    ("re", "paper", [("", {}), ("lr1e-5", dict(lr=1e-5)), ("lr5e-5", dict(lr=5e-5)), ("no-curriculum", dict(sparsity_start=None)), ("longer", dict(epochs=12))]),
     ("re", "warm", [("", {}), ("lr1e-5", dict(lr=1e-5))]),
-    ("rekd", "paper", [("no-curriculum", dict(sparsity_start=None)), ("", {})]),
+    ("rekd", "paper", [("no-curriculum", dict(sparsity_start=None)), ("", {}), ("longer", dict(epochs=12))]),
 ]
 VARIANTS["cpu-cifar10-search"] = [(objective, start, *v) for objective, start, some in _tried for v in some]
 
