@@ -129,7 +129,8 @@ _see = replace(_loop, lr=2e-5, head_lr=1e-3, sparsity_start=0.5)
 for _data, _sparsity in (("cifar10", 0.15), ("cifar100-20", 0.15), ("cifar100-100", 0.20)):
     PRESETS |= {
         f"cpu-{_data}-teacher": Preset(dataset=_data, sparsity=_sparsity, num_layers=8, cls_epochs=2, train=replace(_see, epochs=5, checkpoint_every=100), **_image),
-        f"cpu-{_data}": Preset(dataset=_data, sparsity=_sparsity, num_layers=3, teacher=f"cpu-{_data}-teacher", augment="mirror", cls_epochs=3, n_train=6000, warm_lr=1e-5, train=_see, **_image),
+        f"cpu-{_data}": Preset(dataset=_data, sparsity=_sparsity, num_layers=3, teacher=f"cpu-{_data}-teacher", augment="mirror", cls_epochs=12, n_train=5000, warm_lr=1e-5,
+                               train=replace(_see, epochs=12), **_image),
     }
 
 # %% ../nbs/09_experiment.ipynb #f61fbb66
@@ -145,7 +146,8 @@ _tried: list[tuple[str, str, list[tuple[str, dict]]]] = [
 VARIANTS["cpu-imdb-search"] = [(objective, start, *v) for objective, start, some in _tried for v in some]
 
 # %% ../nbs/09_experiment.ipynb #20a3dac0
-PRESETS["cpu-cifar10-search"] = replace(PRESETS["cpu-cifar10"], n_train=5000, warm_lr=None)
+PRESETS["cpu-cifar10-short"] = replace(PRESETS["cpu-cifar10"], n_train=6000, cls_epochs=3, train=_see) # the first main study, see its notebook
+PRESETS["cpu-cifar10-search"] = replace(PRESETS["cpu-cifar10-short"], n_train=5000, warm_lr=None)
 _tried = [
     ("cls", "paper", [("", {}), ("lr5e-5", dict(lr=5e-5)), ("no-norm-lr1e-4", dict(norm=False, head_lr=None, lr=1e-4)), ("longer", dict(cls_epochs=12))]),
     ("re", "paper", [("", {}), ("lr1e-5", dict(lr=1e-5)), ("lr5e-5", dict(lr=5e-5)), ("no-curriculum", dict(sparsity_start=None)), ("longer", dict(epochs=12))]),
