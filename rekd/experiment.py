@@ -150,7 +150,7 @@ PRESETS["cpu-cifar10-short"] = replace(PRESETS["cpu-cifar10"], n_train=6000, cls
 PRESETS["cpu-cifar10-search"] = replace(PRESETS["cpu-cifar10-short"], n_train=5000, warm_lr=None)
 _tried = [
     ("cls", "paper", [("", {}), ("lr5e-5", dict(lr=5e-5)), ("no-norm-lr1e-4", dict(norm=False, head_lr=None, lr=1e-4)), ("longer", dict(cls_epochs=12))]),
-    ("re", "paper", [("", {}), ("lr1e-5", dict(lr=1e-5)), ("lr5e-5", dict(lr=5e-5)), ("no-curriculum", dict(sparsity_start=None)), ("longer", dict(epochs=12))]),
+    ("re", "paper", [("", {}), ("lr1e-5", dict(lr=1e-5)), ("lr5e-5", dict(lr=5e-5)), ("no-curriculum", dict(sparsity_start=None)), ("longer", dict(epochs=12)), ("longer-lr1e-5", dict(epochs=12, lr=1e-5))]),
     ("re", "warm", [("", {}), ("lr1e-5", dict(lr=1e-5))]),
     ("rekd", "paper", [("no-curriculum", dict(sparsity_start=None)), ("", {}), ("longer", dict(epochs=12))]),
 ]
