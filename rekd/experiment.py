@@ -6,10 +6,10 @@
 __all__ = ['PRESETS', 'VARIANTS', 'OBJECTIVES', 'STARTS', 'SEEDS', 'COST', 'PAPER', 'Preset', 'ablation_variants', 'get_preset',
            'changed', 'find_model', 'build', 'prepare', 'load_teacher', 'remember', 'make_objective', 'check_same',
            'claimed', 'warm_from_cls', 'masks_of', 'loop_of', 'card_picture', 'run_record', 'run_folder', 'run',
-           'results_file', 'append_row', 'read_rows', 'read_study', 'cells', 'study_plan', 'seconds_of', 'run_id',
-           'variant_preset', 'planned', 'make_row', 'study', 'model_name', 'results_table', 'recovered', 'paired',
-           'beside_paper', 'summary', 'study_tables', 'demo', 'build_starter', 'write_subset', 'build_starter_teacher',
-           'build_starter_students']
+           'load_students', 'results_file', 'append_row', 'read_rows', 'read_study', 'cells', 'study_plan',
+           'seconds_of', 'run_id', 'variant_preset', 'planned', 'make_row', 'study', 'model_name', 'results_table',
+           'recovered', 'paired', 'beside_paper', 'summary', 'study_tables', 'demo', 'build_starter', 'write_subset',
+           'build_starter_teacher', 'build_starter_students']
 
 # %% ../nbs/09_experiment.ipynb #ba0e4f4b
 import dataclasses
@@ -396,6 +396,15 @@ def run(
         write_text(out / "row.json", json.dumps(row) + "\n")
     accelerator.wait_for_everyone() # whoever goes on may read them
     return model, row
+
+# %% ../nbs/09_experiment.ipynb #9f208561
+def load_students(
+    name: str, # of a study
+    seed: int,
+) -> dict[str, RationaleModel]: # "teacher", "random masks", "RE" and "REKD"; the students from the paper's start
+    "A study's teacher and its students of one seed, as this machine trained them. MissingError if one has not been trained."
+    folders = {model: run_folder(name, objective, "paper", seed) / "model" for model, objective in (("random masks", "random"), ("RE", "re"), ("REKD", "rekd"))}
+    return {"teacher": load_teacher(get_preset(name))} | {model: RationaleModel.from_pretrained(folder) for model, folder in folders.items()}
 
 # %% ../nbs/09_experiment.ipynb #c5f5ca0d
 def results_file(name: str) -> Path:
