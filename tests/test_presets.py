@@ -89,8 +89,9 @@ def test_preset_runs_end_to_end(name, home):
     "RE, then REKD from that RE model, on the preset's own path through settings, data, model, loop and evaluation."
     preset = small(name)
     teacher, row = run(name, "re", preset=preset, out=home / "re", quiet=True)
-    assert row["config"]["sparsity"] == preset.sparsity and row["config"]["train"]["lr"] == PRESETS[name].train.lr
+    assert row["config"]["sparsity"] == preset.sparsity and row["config"]["train"]["lr"] == (PRESETS[name].re_lr or PRESETS[name].train.lr)
     _, row = run(name, "rekd", preset=preset, teacher=str(home / "re" / "model"), out=home / "rekd", quiet=True)
+    assert row["config"]["train"]["lr"] == PRESETS[name].train.lr
     assert set(row["masks"]) == {"topk", "deterministic", "sampled"}
     assert {"ce", "sparsity", "kd_r", "kd_y", "kept", "agreement", "loss"} == set(row["epochs"][0]["train"])
     assert abs(row["masks"]["topk"]["selection_rate"] - preset.sparsity) < 0.1
