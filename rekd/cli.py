@@ -363,7 +363,7 @@ class Starter:
     "Build the starter set again: reviews, images and a small backbone; on request also the trained teacher and students."
     out: Path = Path("artifacts")
     teacher: bool = False # also train the teacher (about an hour on two cores)
-    students: bool = False # also train the shipped students (about 40 minutes; needs the trained cpu-cifar10-teacher)
+    students: bool = False # also train the shipped students (about an hour; needs the trained cpu-cifar10-teacher)
 
 # %% ../nbs/10_cli.ipynb #8bcaa03f
 def run_starter(command: Starter):

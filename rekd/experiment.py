@@ -40,7 +40,7 @@ from safetensors.torch import load_file, save_file
 # %% ../nbs/09_experiment.ipynb #d3c6c8eb
 _NAMES = dict(pool=("cls", "mean"), freeze_embeddings=("generator", "both"), part=("both", "rationale", "prediction"), kd_mask=("student", "teacher"),
               noise=("independent", "shared", "none"), sparsity_per=("batch", "example"), augment=("paper", "mirror"))
-_NUMBERS = {"(0, 1)": "sparsity val_share", "(0, inf)": "cls_lr re_lr warm_lr", "[0, 1)": "dropout", "[0, 1]": "alpha", "[0, inf)": "select_lambda re_select_lambda kd_r_lambda"}
+_NUMBERS = {"(0, 1)": "sparsity val_share", "(0, inf)": "re_lr warm_lr", "[0, 1)": "dropout", "[0, 1]": "alpha", "[0, inf)": "select_lambda re_select_lambda kd_r_lambda"}
 _WHOLE = "num_layers max_length image_size cls_epochs n_train n_test"
 
 # %% ../nbs/09_experiment.ipynb #a7d730cb
@@ -70,8 +70,7 @@ class Preset:
     kd_mask: str = "student" # whose rationale the teacher predicts from
     sparsity_per: str = "batch" # who has to meet the target: the "batch" (the paper) or each "example"
     cls_epochs: int = 20 # epochs of CLS and of the random baseline
-    cls_lr: float | None = None # their learning rate; None for the same
-    re_lr: float | None = None # RE's, from the paper's start; None for the same
+    re_lr: float | None = None # RE's learning rate from the paper's start; None for the same
     warm_lr: float | None = None # the learning rate from the warm start; None for the same
     starter: bool = False # read the repo's starter set
     n_train: int | None = None # rows of train, validation included
@@ -82,7 +81,7 @@ class Preset:
         for name, known in _NAMES.items(): check_name(name, getattr(self, name), known)
         numbers = [(name, interval, False) for interval, names in _NUMBERS.items() for name in names.split()]
         for name, interval, whole in numbers + [(name, "[1, inf)", True) for name in _WHOLE.split()]:
-            if getattr(self, name) is not None or name not in ("re_select_lambda", "cls_lr", "re_lr", "warm_lr", "alpha", "num_layers", "n_train", "n_test"):
+            if getattr(self, name) is not None or name not in ("re_select_lambda", "re_lr", "warm_lr", "alpha", "num_layers", "n_train", "n_test"):
                 check_number(name, getattr(self, name), interval, whole)
 
 # %% ../nbs/09_experiment.ipynb #c2179dc2
@@ -150,10 +149,12 @@ VARIANTS["cpu-imdb-search"] = [(objective, start, *v) for objective, start, some
 PRESETS["cpu-cifar10-short"] = replace(PRESETS["cpu-cifar10"], n_train=6000, cls_epochs=3, re_lr=None, train=_see) # the first main study, see its notebook
 PRESETS["cpu-cifar10-search"] = replace(PRESETS["cpu-cifar10-short"], n_train=5000, warm_lr=None)
 _tried = [
-    ("cls", "paper", [("", {}), ("lr5e-5", dict(lr=5e-5)), ("no-norm-lr1e-4", dict(norm=False, head_lr=None, lr=1e-4)), ("longer", dict(cls_epochs=12))]),
-    ("re", "paper", [("", {}), ("lr1e-5", dict(lr=1e-5)), ("lr5e-5", dict(lr=5e-5)), ("no-curriculum", dict(sparsity_start=None)), ("longer", dict(epochs=12)), ("longer-lr1e-5", dict(epochs=12, lr=1e-5))]),
+    ("cls", "paper", [("", {}), ("lr5e-5", dict(lr=5e-5)), ("no-norm-lr1e-4", dict(norm=False, head_lr=None, lr=1e-4))]),
+    ("re", "paper", [("", {}), ("lr1e-5", dict(lr=1e-5)), ("lr5e-5", dict(lr=5e-5)), ("no-curriculum", dict(sparsity_start=None))]),
     ("re", "warm", [("", {}), ("lr1e-5", dict(lr=1e-5))]),
     ("rekd", "paper", [("no-curriculum", dict(sparsity_start=None)), ("", {}), ("longer", dict(epochs=12))]),
+    ("cls", "paper", [("longer", dict(cls_epochs=12))]),
+    ("re", "paper", [("longer", dict(epochs=12)), ("longer-lr1e-5", dict(epochs=12, lr=1e-5))]),
 ]
 VARIANTS["cpu-cifar10-search"] = [(objective, start, *v) for objective, start, some in _tried for v in some]
 
@@ -332,7 +333,7 @@ def masks_of(objective: str) -> tuple[str, ...]:
 # %% ../nbs/09_experiment.ipynb #703dde54
 def loop_of(preset: Preset, objective: str, start: str) -> TrainConfig:
     "The settings of a run's loop."
-    if objective in ("cls", "random"): return replace(preset.train, epochs=preset.cls_epochs, lr=preset.cls_lr or preset.train.lr)
+    if objective in ("cls", "random"): return replace(preset.train, epochs=preset.cls_epochs)
     if start == "warm": return replace(preset.train, sparsity_start=0.5, lr=preset.warm_lr or preset.train.lr)
     return replace(preset.train, lr=preset.re_lr or preset.train.lr) if objective == "re" else preset.train
 
