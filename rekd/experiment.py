@@ -160,22 +160,24 @@ VARIANTS["cpu-cifar10-search"] = [(objective, start, *v) for objective, start, s
 
 # %% ../nbs/09_experiment.ipynb #f573f06f
 def ablation_variants(
-    itself: str, # the student's own RE model
+    itself: str, # a trained RE model of the student's size
     weak: str, # a teacher that learned from few examples
 ) -> list: # as in `VARIANTS`
     "What is varied, one thing at a time."
-    alphas = [(f"alpha-{a}", dict(alpha=a)) for a in (0.0, 0.5, 0.7, 1.0)] + [("alpha-annealed", dict(alpha=None))]
     parts = [("rationale-only", dict(part="rationale")), ("prediction-only", dict(part="prediction")), ("prediction-only-teacher-mask", dict(part="prediction", kd_mask="teacher"))]
     noises = [(f"noise-{n}", dict(noise=n)) for n in ("independent", "none")]
+    alphas = [(f"alpha-{a}", dict(alpha=a)) for a in (0.0, 0.5, 0.7, 1.0)] + [("alpha-annealed", dict(alpha=None))]
     teachers = [("self", dict(teacher=itself)), ("weak-teacher", dict(teacher=weak))]
     shares = [(f"sparsity-{s}", dict(sparsity=s)) for s in (0.05, 0.25, 0.5, 0.75)]
-    return [(o, "paper", *v) for o, some in (("re", [("", {}), *shares]), ("rekd", [("", {}), *alphas, *parts, *noises, *teachers, *shares])) for v in some]
+    return [(o, "paper", *v) for o, some in (("rekd", [("", {}), *parts, *noises, *alphas, *teachers, *shares]), ("re", [("", {}), *shares])) for v in some]
 
 # %% ../nbs/09_experiment.ipynb #a50e3122
-for _name, _few in (("cpu-imdb", 1000), ("cpu-cifar10", 1000)):
-    PRESETS[f"{_name}-weak-teacher"] = replace(PRESETS[f"{_name}-teacher"], n_train=_few, val_share=0.2)
-    PRESETS[f"{_name}-ablations"] = replace(PRESETS[_name], n_train=(PRESETS[_name].n_train or 10000) // 2)
-    VARIANTS[f"{_name}-ablations"] = ablation_variants(f"{_name}/re-warm-2025", f"{_name}-weak-teacher")
+for _name, _itself in (("cpu-imdb", "cpu-imdb/re-warm-2027"), ("cpu-cifar10", "cpu-cifar10/re-paper-2025")):
+    PRESETS[f"{_name}-weak-teacher"] = replace(PRESETS[f"{_name}-teacher"], n_train=3000, val_share=0.2)
+    PRESETS[f"{_name}-ablations"] = PRESETS[_name]
+    VARIANTS[f"{_name}-ablations"] = ablation_variants(_itself, f"{_name}-weak-teacher")
+PRESETS["cpu-imdb-ablations"] = replace(PRESETS["cpu-imdb"], n_train=4500)
+VARIANTS["cpu-cifar10-ablations"] = [v for v in VARIANTS["cpu-cifar10-ablations"] if v[2]]
 
 # %% ../nbs/09_experiment.ipynb #2bdd44fa
 PRESETS |= {
