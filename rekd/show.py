@@ -290,7 +290,7 @@ def plot_shares(
         for (name, line), c in zip(lines.items(), cycle(COLOURS)):
             if key == "accuracy" or name != rows[0]["model"]: ax.plot([r["share"] for r in line], [r[key] for r in line], marker="o", color=c, label=name)
         if trained_at: ax.axvline(trained_at, color="#777", ls="--", lw=1)
-        ax.set(xscale="log", xlabel="share of the features kept", ylabel="test accuracy" if key == "accuracy" else f"share of the {rows[0]['model']}'s choice kept too")
+        ax.set(xscale="log", xlabel="share of the features kept", ylabel="test accuracy" if key == "accuracy" else f"share of the {rows[0]['model']}'s\nchoice kept too")
         ax.set_xticks(shares, [f"{s:.0%}" for s in shares])
         ax.minorticks_off()
         ax.grid(alpha=0.3)
