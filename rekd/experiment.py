@@ -128,7 +128,7 @@ _image: dict[str, Any] = dict(backbone="vit-small-patch14", select_lambda=1e-2, 
 _see = replace(_loop, lr=2e-5, head_lr=1e-3, sparsity_start=0.5)
 for _data, _sparsity in (("cifar10", 0.15), ("cifar100-20", 0.15), ("cifar100-100", 0.20)):
     PRESETS |= {
-        f"cpu-{_data}-teacher": Preset(dataset=_data, sparsity=_sparsity, num_layers=8, cls_epochs=2, train=replace(_see, epochs=5, checkpoint_every=100), **_image),
+        f"cpu-{_data}-teacher": Preset(dataset=_data, sparsity=_sparsity, num_layers=8, cls_epochs=2, train=replace(_see, epochs=8 if "100" in _data else 5, checkpoint_every=100), **_image),
         f"cpu-{_data}": Preset(dataset=_data, sparsity=_sparsity, num_layers=3, teacher=f"cpu-{_data}-teacher", augment="mirror", cls_epochs=12, n_train=5000, re_lr=1e-5, warm_lr=1e-5,
                                train=replace(_see, epochs=12), **_image),
     }
@@ -169,14 +169,15 @@ def ablation_variants(
     alphas = [(f"alpha-{a}", dict(alpha=a)) for a in (0.0, 0.5, 0.7, 1.0)] + [("alpha-annealed", dict(alpha=None))]
     teachers = [("self", dict(teacher=itself)), ("weak-teacher", dict(teacher=weak))]
     shares = [(f"sparsity-{s}", dict(sparsity=s)) for s in (0.05, 0.25, 0.5, 0.75)]
-    return [(o, "paper", *v) for o, some in (("rekd", [("", {}), *parts, *noises, *alphas, *teachers, *shares]), ("re", [("", {}), *shares])) for v in some]
+    default = [("", {})]
+    return [(o, "paper", *v) for o, some in (("re", default), ("rekd", default + parts + noises + alphas + teachers + shares), ("re", shares)) for v in some]
 
 # %% ../nbs/09_experiment.ipynb #a50e3122
-for _name, _itself in (("cpu-imdb", "cpu-imdb/re-warm-2027"), ("cpu-cifar10", "cpu-cifar10/re-paper-2025")):
+for _name, _itself in (("cpu-imdb", "cpu-imdb-ablations/re-paper-2025"), ("cpu-cifar10", "cpu-cifar10/re-paper-2025")):
     PRESETS[f"{_name}-weak-teacher"] = replace(PRESETS[f"{_name}-teacher"], n_train=3000, val_share=0.2)
     PRESETS[f"{_name}-ablations"] = PRESETS[_name]
     VARIANTS[f"{_name}-ablations"] = ablation_variants(_itself, f"{_name}-weak-teacher")
-PRESETS["cpu-imdb-ablations"] = replace(PRESETS["cpu-imdb"], n_train=4500)
+PRESETS["cpu-imdb-ablations"] = replace(PRESETS["cpu-imdb"], n_train=4500, teacher="imdb-teacher")
 VARIANTS["cpu-cifar10-ablations"] = [v for v in VARIANTS["cpu-cifar10-ablations"] if v[2]]
 
 # %% ../nbs/09_experiment.ipynb #2bdd44fa
