@@ -467,7 +467,7 @@ def study_plan(
 ) -> dict: # seeds, starts, objectives and few, as `cells` takes them
     "What `study` runs if it is not told otherwise."
     seeds, teacher = [2025, 2026, 2027, 2028, 2029], name.endswith("-teacher")
-    many = 5 if name in ("cpu-imdb", "cpu-imdb-gru", "cpu-cifar10") else 1 if teacher or name.startswith("cpu-cifar100") else 3
+    many = 5 if name in ("cpu-imdb", "cpu-imdb-gru", "cpu-cifar10") else 1 if teacher or name.startswith("cpu-cifar100-100") else 3
     starts = ["warm"] if teacher else ["paper", "warm"] if name.startswith("cpu-") else ["paper"]
     if name.endswith("-search"): seeds, many = [2024], 1 # a seed that no result uses
     if name.endswith("-ablations"): many = 2
