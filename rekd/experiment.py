@@ -166,7 +166,7 @@ def ablation_variants(
     "What is varied, one thing at a time."
     parts = [("rationale-only", dict(part="rationale")), ("prediction-only", dict(part="prediction")), ("prediction-only-teacher-mask", dict(part="prediction", kd_mask="teacher"))]
     noises = [(f"noise-{n}", dict(noise=n)) for n in ("independent", "none")]
-    alphas = [(f"alpha-{a}", dict(alpha=a)) for a in (0.0, 0.5, 0.7, 1.0)] + [("alpha-annealed", dict(alpha=None))]
+    alphas = [(f"alpha-{a}", dict(alpha=a)) for a in (0.0, 0.5, 0.7)] + [("alpha-annealed", dict(alpha=None))] # 0.3 is the default, 1 is RE
     teachers = [("self", dict(teacher=itself)), ("weak-teacher", dict(teacher=weak))]
     shares = [(f"sparsity-{s}", dict(sparsity=s)) for s in (0.05, 0.25, 0.5, 0.75)]
     default = [("", {})]
