@@ -169,7 +169,7 @@ def ablation_variants(
     alphas = [(f"alpha-{a}", dict(alpha=a)) for a in (0.0, 0.5, 0.7)] + [("alpha-annealed", dict(alpha=None))] # 0.3 is the default, 1 is RE
     teachers = [("self", dict(teacher=itself)), ("weak-teacher", dict(teacher=weak))]
     shares = [(f"sparsity-{s}", dict(sparsity=s)) for s in (0.05, 0.25, 0.5, 0.75)]
-    default = [("", {})]
+    default: list[tuple[str, dict]] = [("", {})]
     return [(o, "paper", *v) for o, some in (("re", default), ("rekd", default + parts + noises + alphas + teachers + shares), ("re", shares)) for v in some]
 
 # %% ../nbs/09_experiment.ipynb #a50e3122
