@@ -12,6 +12,7 @@ __all__ = ['KEPT', 'DROPPED', 'RESET', 'STYLE', 'COLOURS', 'MARKERS', 'TRACED', 
 import base64, hashlib, html, io, json, re
 from importlib.resources import files
 from itertools import cycle, groupby
+from textwrap import fill
 from typing import Any
 import numpy as np
 import torch
@@ -142,13 +143,14 @@ def image_grid(
     names = ["input"] + [name + kind for name in examples[0] for kind in kinds]
     fig = Figure(figsize=(1.75 * len(names), 2.0 * len(examples) + 0.3), dpi=100, layout="constrained")
     axes = fig.subplots(len(examples), len(names), squeeze=False)
+    below = lambda ax, text: ax.set_xlabel(fill(text.replace("_", " "), 20)) # a picture is some 20 letters wide
     for models, truth, row in zip(examples, truths or cycle([None]), axes):
         source, places = next(iter(models.values())).source, iter(row)
         ax = next(places)
-        ax.imshow(np.asarray(source.convert("RGB").resize((224, 224)))); ax.set_xlabel(truth or "")
+        ax.imshow(np.asarray(source.convert("RGB").resize((224, 224)))); below(ax, truth or "")
         for e in models.values():
             ax = next(places)
-            ax.imshow(np.asarray(_overlay(e.source, e.features, e.mask))); ax.set_xlabel(verdict(e, truth))
+            ax.imshow(np.asarray(_overlay(e.source, e.features, e.mask))); below(ax, verdict(e, truth))
             if heat: drawn = _heat_map(next(places), e)
     for ax in axes.flat: ax.set(xticks=[], yticks=[])
     for ax, name in zip(axes[0], names): ax.set_title(name)
