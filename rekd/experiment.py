@@ -126,9 +126,9 @@ PRESETS["cpu-imdb-gru"] = Preset(
 # %% ../nbs/09_experiment.ipynb #2db83712
 _image: dict[str, Any] = dict(backbone="vit-small-patch14", select_lambda=1e-2, image_size=112, pool="mean", norm=True, noise="shared", sparsity_per="example", val_share=0.1)
 _see = replace(_loop, lr=2e-5, head_lr=1e-3, sparsity_start=0.5)
-for _data, _sparsity in (("cifar10", 0.15), ("cifar100-20", 0.15), ("cifar100-100", 0.20)):
+for _data, _sparsity, _epochs in (("cifar10", 0.15, 5), ("cifar100-20", 0.15, 8), ("cifar100-100", 0.20, 8)): # epochs of the teacher
     PRESETS |= {
-        f"cpu-{_data}-teacher": Preset(dataset=_data, sparsity=_sparsity, num_layers=8, cls_epochs=2, train=replace(_see, epochs=8 if "100" in _data else 5, checkpoint_every=100), **_image),
+        f"cpu-{_data}-teacher": Preset(dataset=_data, sparsity=_sparsity, num_layers=8, cls_epochs=2, train=replace(_see, epochs=_epochs, checkpoint_every=100), **_image),
         f"cpu-{_data}": Preset(dataset=_data, sparsity=_sparsity, num_layers=3, teacher=f"cpu-{_data}-teacher", augment="mirror", cls_epochs=12, n_train=5000, re_lr=1e-5, warm_lr=1e-5,
                                train=replace(_see, epochs=12), **_image),
     }
@@ -467,7 +467,7 @@ def study_plan(
 ) -> dict: # seeds, starts, objectives and few, as `cells` takes them
     "What `study` runs if it is not told otherwise."
     seeds, teacher = [2025, 2026, 2027, 2028, 2029], name.endswith("-teacher")
-    many = 5 if name in ("cpu-imdb", "cpu-imdb-gru", "cpu-cifar10") else 1 if teacher or name.startswith("cpu-cifar100-100") else 3
+    many = 5 if name in ("cpu-imdb", "cpu-imdb-gru", "cpu-cifar10") else 1 if teacher or name == "cpu-cifar100-100" else 3
     starts = ["warm"] if teacher else ["paper", "warm"] if name.startswith("cpu-") else ["paper"]
     if name.endswith("-search"): seeds, many = [2024], 1 # a seed that no result uses
     if name.endswith("-ablations"): many = 2
