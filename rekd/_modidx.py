@@ -203,6 +203,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                  'rekd.experiment.paired': ('experiment.html#paired', 'rekd/experiment.py'),
                                  'rekd.experiment.planned': ('experiment.html#planned', 'rekd/experiment.py'),
                                  'rekd.experiment.prepare': ('experiment.html#prepare', 'rekd/experiment.py'),
+                                 'rekd.experiment.rationale_accuracy': ('experiment.html#rationale_accuracy', 'rekd/experiment.py'),
                                  'rekd.experiment.read_rows': ('experiment.html#read_rows', 'rekd/experiment.py'),
                                  'rekd.experiment.read_study': ('experiment.html#read_study', 'rekd/experiment.py'),
                                  'rekd.experiment.recovered': ('experiment.html#recovered', 'rekd/experiment.py'),

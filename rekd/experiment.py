@@ -8,8 +8,8 @@ __all__ = ['PRESETS', 'VARIANTS', 'OBJECTIVES', 'STARTS', 'SEEDS', 'COST', 'PAPE
            'claimed', 'warm_from_cls', 'masks_of', 'loop_of', 'card_picture', 'run_record', 'run_folder', 'run',
            'load_students', 'results_file', 'append_row', 'read_rows', 'read_study', 'cells', 'study_plan',
            'seconds_of', 'run_id', 'variant_preset', 'planned', 'make_row', 'study', 'model_name', 'results_table',
-           'recovered', 'paired', 'beside_paper', 'summary', 'study_tables', 'demo', 'build_starter', 'write_subset',
-           'build_starter_teacher', 'build_starter_students']
+           'recovered', 'paired', 'beside_paper', 'summary', 'rationale_accuracy', 'study_tables', 'demo',
+           'build_starter', 'write_subset', 'build_starter_teacher', 'build_starter_students']
 
 # %% ../nbs/09_experiment.ipynb #ba0e4f4b
 import dataclasses
@@ -41,7 +41,7 @@ from safetensors.torch import load_file, save_file
 _NAMES = dict(pool=("cls", "mean"), freeze_embeddings=("generator", "both"), part=("both", "rationale", "prediction"), kd_mask=("student", "teacher"),
               noise=("independent", "shared", "none"), sparsity_per=("batch", "example"), augment=("paper", "mirror"))
 _NUMBERS = {"(0, 1)": "sparsity val_share", "(0, inf)": "re_lr warm_lr", "[0, 1)": "dropout", "[0, 1]": "alpha", "[0, inf)": "select_lambda re_select_lambda kd_r_lambda"}
-_WHOLE = "num_layers max_length image_size cls_epochs n_train n_test"
+_WHOLE = "num_layers max_length image_size cls_epochs rekd_epochs n_train n_test"
 
 # %% ../nbs/09_experiment.ipynb #a7d730cb
 @dataclass(frozen=True)
@@ -71,6 +71,7 @@ class Preset:
     sparsity_per: str = "batch" # who has to meet the target: the "batch" (the paper) or each "example"
     cls_epochs: int = 20 # epochs of CLS and of the random baseline
     re_lr: float | None = None # RE's learning rate from the paper's start; None for the same
+    rekd_epochs: int | None = None # REKD's epochs from the paper's start; None for the same
     warm_lr: float | None = None # the learning rate from the warm start; None for the same
     starter: bool = False # read the repo's starter set
     n_train: int | None = None # rows of train, validation included
@@ -81,7 +82,7 @@ class Preset:
         for name, known in _NAMES.items(): check_name(name, getattr(self, name), known)
         numbers = [(name, interval, False) for interval, names in _NUMBERS.items() for name in names.split()]
         for name, interval, whole in numbers + [(name, "[1, inf)", True) for name in _WHOLE.split()]:
-            if getattr(self, name) is not None or name not in ("re_select_lambda", "re_lr", "warm_lr", "alpha", "num_layers", "n_train", "n_test"):
+            if getattr(self, name) is not None or name not in ("re_select_lambda", "re_lr", "warm_lr", "alpha", "num_layers", "rekd_epochs", "n_train", "n_test"):
                 check_number(name, getattr(self, name), interval, whole)
 
 # %% ../nbs/09_experiment.ipynb #c2179dc2
@@ -115,7 +116,7 @@ _teacher: dict[str, Any] = dict(sparsity_per="example", train=replace(_loop, epo
 PRESETS |= {
     "cpu-imdb-teacher": Preset(backbone="minilm-l6-imdb", val_share=0.08, **_teacher, **(_imdb | dict(cls_epochs=1, select_lambda=3e-3))),
     "cpu-imdb": Preset(backbone="minilm-l2-imdb", teacher="cpu-imdb-teacher", n_train=9000, val_share=1 / 9, sparsity_per="example",
-                       warm_lr=2e-4, train=replace(_loop, epochs=1, lr=4e-4), **(_imdb | dict(cls_epochs=1))),
+                       warm_lr=2e-4, rekd_epochs=2, train=replace(_loop, epochs=1, lr=4e-4), **(_imdb | dict(cls_epochs=1))),
 }
 
 # %% ../nbs/09_experiment.ipynb #26efd3b3
@@ -136,12 +137,17 @@ for _data, _sparsity, _epochs in (("cifar10", 0.15, 5), ("cifar100-20", 0.15, 8)
 # %% ../nbs/09_experiment.ipynb #f61fbb66
 VARIANTS: dict[str, list[tuple[str, str, str, dict]]] = {} # study -> objective, start, name of the variant, changed settings
 _each: dict[str, Any] = dict(sparsity_per="example")
-PRESETS["cpu-imdb-search"] = replace(PRESETS["cpu-imdb"], sparsity_per="batch", cls_epochs=1, warm_lr=None, train=replace(_loop, epochs=1, lr=1e-4))
+PRESETS["cpu-imdb-short"] = replace(PRESETS["cpu-imdb"], rekd_epochs=None) # the first main study, see its notebook
+PRESETS["cpu-imdb-search"] = replace(PRESETS["cpu-imdb-short"], sparsity_per="batch", cls_epochs=1, warm_lr=None, train=replace(_loop, epochs=1, lr=1e-4))
 _tried: list[tuple[str, str, list[tuple[str, dict]]]] = [
     ("cls", "paper", [("", {}), ("lr2", dict(lr=2e-4)), ("lr4", dict(lr=4e-4))]),
     ("re", "paper", [("", {}), ("example", _each), ("example-lr2", _each | dict(lr=2e-4)), ("example-lr4", _each | dict(lr=4e-4)), ("lr4", dict(lr=4e-4))]),
     ("re", "warm", [("example-lr2", _each | dict(lr=2e-4)), ("example-lr4", _each | dict(lr=4e-4))]),
     ("re", "paper", [("example-lr4-curriculum", _each | dict(lr=4e-4, sparsity_start=0.5)), ("example-lr4-lambda3", _each | dict(lr=4e-4, select_lambda=3e-3))]),
+    ("cls", "paper", [("lr4-longer", dict(lr=4e-4, cls_epochs=2)), ("lr8", dict(lr=8e-4))]), ("re", "paper", [("example-lr4-longer", _each | dict(lr=4e-4, epochs=2))]),
+    ("rekd", "paper", [(f"shipped{name}", _each | dict(lr=4e-4, teacher="imdb-teacher") | change) for name, change in (
+        ("", {}), ("-longer", dict(epochs=2)), ("-lambda2", dict(kd_r_lambda=2.0)), ("-lr8", dict(lr=8e-4)), ("-alpha0", dict(alpha=0.0)))]),
+    ("rekd", "paper", [("example-lr4", _each | dict(lr=4e-4)), ("example-lr4-longer", _each | dict(lr=4e-4, epochs=2))]),
 ] # objective, start, [name, changed settings]
 VARIANTS["cpu-imdb-search"] = [(objective, start, *v) for objective, start, some in _tried for v in some]
 
@@ -177,7 +183,7 @@ for _name, _itself in (("cpu-imdb", "cpu-imdb-ablations/re-paper-2025"), ("cpu-c
     PRESETS[f"{_name}-weak-teacher"] = replace(PRESETS[f"{_name}-teacher"], n_train=3000, val_share=0.2)
     PRESETS[f"{_name}-ablations"] = PRESETS[_name]
     VARIANTS[f"{_name}-ablations"] = ablation_variants(_itself, f"{_name}-weak-teacher")
-PRESETS["cpu-imdb-ablations"] = replace(PRESETS["cpu-imdb"], n_train=4500, teacher="imdb-teacher")
+PRESETS["cpu-imdb-ablations"] = replace(PRESETS["cpu-imdb-short"], n_train=4500, teacher="imdb-teacher")
 VARIANTS["cpu-cifar10-ablations"] = [v for v in VARIANTS["cpu-cifar10-ablations"] if v[2]]
 
 # %% ../nbs/09_experiment.ipynb #2bdd44fa
@@ -338,7 +344,8 @@ def loop_of(preset: Preset, objective: str, start: str) -> TrainConfig:
     "The settings of a run's loop."
     if objective in ("cls", "random"): return replace(preset.train, epochs=preset.cls_epochs)
     if start == "warm": return replace(preset.train, sparsity_start=0.5, lr=preset.warm_lr or preset.train.lr)
-    return replace(preset.train, lr=preset.re_lr or preset.train.lr) if objective == "re" else preset.train
+    if objective == "re": return replace(preset.train, lr=preset.re_lr or preset.train.lr)
+    return replace(preset.train, epochs=preset.rekd_epochs or preset.train.epochs)
 
 # %% ../nbs/09_experiment.ipynb #782b5294
 def card_picture(model: RationaleModel, examples: Examples) -> bytes: # a PNG file
@@ -625,6 +632,15 @@ def summary(
     wide = table.pivot(index=keys, columns="mask", values="shown").reindex(columns=[m for m in ("none", "random", "topk", "deterministic", "sampled") if m in set(table["mask"])])
     kept = table[table["mask"] == "sampled"].set_index(keys).selection_rate
     return wide.reindex(table.drop_duplicates(keys).set_index(keys).index).fillna("").assign(kept_when_sampled=kept.map("{:.3f}".format)).fillna("")
+
+# %% ../nbs/09_experiment.ipynb #c9476c99
+def rationale_accuracy(
+    rows: list[dict], # of one study
+) -> float:
+    "Mean accuracy of a study's RE models from their own rationales, under top-k. DataError if it has none."
+    found = [r["masks"]["topk"]["accuracy"] for r in rows if r["objective"] == "re"]
+    if not found: raise DataError("no RE model among these rows: train one with --objective re")
+    return sum(found) / len(found)
 
 # %% ../nbs/09_experiment.ipynb #ae82d3f4
 def study_tables(
