@@ -138,6 +138,7 @@ for _data, _sparsity, _epochs in (("cifar10", 0.15, 5), ("cifar100-20", 0.15, 8)
 VARIANTS: dict[str, list[tuple[str, str, str, dict]]] = {} # study -> objective, start, name of the variant, changed settings
 _each: dict[str, Any] = dict(sparsity_per="example")
 PRESETS["cpu-imdb-short"] = replace(PRESETS["cpu-imdb"], rekd_epochs=None) # the first main study, see its notebook
+PRESETS["cpu-imdb-longer"] = replace(PRESETS["cpu-imdb"], cls_epochs=2) # what CLS would gain by as many epochs
 PRESETS["cpu-imdb-search"] = replace(PRESETS["cpu-imdb-short"], sparsity_per="batch", cls_epochs=1, warm_lr=None, train=replace(_loop, epochs=1, lr=1e-4))
 _tried: list[tuple[str, str, list[tuple[str, dict]]]] = [
     ("cls", "paper", [("", {}), ("lr2", dict(lr=2e-4)), ("lr4", dict(lr=4e-4))]),
@@ -486,14 +487,14 @@ COST = dict(cls=1.0, random=1.0, re=2.0, rekd=2.4) # of an example, relative to 
 def seconds_of(
     preset: Preset,
     objective: str,
+    start: str,
     rows: list[dict], # of the study, to learn the speed from
 ) -> float | None: # seconds of training; None if there is no row to tell from
     "What a run will take, by rows of the same objective if there are any, else by the others and `COST`."
     rows = [r for r in rows if r.get("seconds") and r.get("epochs")]
     rows = [r for r in rows if r["objective"] == objective] or rows
     speed = [r["seconds"] / (COST[r["objective"]] * len(r["epochs"])) for r in rows]
-    epochs = preset.train.epochs if objective in ("re", "rekd") else preset.cls_epochs
-    return COST[objective] * epochs * sum(speed) / len(speed) if speed else None
+    return COST[objective] * loop_of(preset, objective, start).epochs * sum(speed) / len(speed) if speed else None
 
 # %% ../nbs/09_experiment.ipynb #8e62a457
 def run_id(r: dict) -> tuple: # of a row, or of a planned run
@@ -525,7 +526,7 @@ def planned(
     if name in VARIANTS: runs = [(o, st, s, v) for s in plan["seeds"] for o, st, v, _ in VARIANTS[name] if (o, st) in {r[:2] for r in runs}]
     out: list[dict[str, Any]] = [dict(zip(("objective", "start", "seed", "variant"), r)) for r in runs]
     done = {run_id(r) for r in rows}
-    return [r | dict(done=run_id(r) in done, seconds=seconds_of(variant_preset(name, r, preset), r["objective"], rows)) for r in out]
+    return [r | dict(done=run_id(r) in done, seconds=seconds_of(variant_preset(name, r, preset), r["objective"], r["start"], rows)) for r in out]
 
 # %% ../nbs/09_experiment.ipynb #11da752d
 def make_row(name: str, cell: dict, preset: Preset, teacher: str | None, quiet: bool | None):
