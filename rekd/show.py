@@ -256,6 +256,9 @@ def plot_traces(
     traces = {name: [[w for epoch in run for w in epoch.get("trace", ())] for run in _runs(h)] for name, h in histories.items()}
     shown = [key for key in TRACED if any(runs[0] and key in runs[0][0] for runs in traces.values())]
     if not shown: raise DataError("these histories have no traces: they were made by an older version, train again")
+    coolings: dict[tuple, str] = {} # steps and temperatures -> colour; models that cool alike share one line
+    for runs, c in zip(traces.values(), cycle(COLOURS)):
+        if runs[0]: coolings.setdefault(tuple((w["step"], w["temperature"]) for w in runs[0]), c)
     fig = Figure(figsize=(4.6 * len(shown), 3.6), dpi=100, layout="constrained")
     for ax, key in zip(fig.subplots(1, len(shown), squeeze=False)[0], shown):
         for (name, runs), c in zip(traces.items(), cycle(COLOURS)):
@@ -266,12 +269,13 @@ def plot_traces(
             ax.fill_between(steps, mean - spread, mean + spread, color=c, alpha=0.2, linewidth=0)
         ax.set(xlabel="step", ylabel=TRACED[key])
         ax.grid(alpha=0.3)
-        cooling = max((runs[0] for name, runs in traces.items()), key=len)
-        (second := ax.twinx()).plot([w["step"] for w in cooling], [w["temperature"] for w in cooling], color="#777", ls=":")
+        second = ax.twinx()
+        for cooling, c in coolings.items(): second.plot(*zip(*cooling), color=c if len(coolings) > 1 else "#777", ls=":")
+        hot, cold = (f(T for cooling in coolings for _, T in cooling) for f in (max, min))
         second.set(ylabel="temperature (dotted)", yscale="log")
         second.set_yticks([5, 2, 1, 0.5, 0.2, 0.1], ["5", "2", "1", "0.5", "0.2", "0.1"])
         second.minorticks_off()
-        second.set_ylim(0.9 * cooling[-1]["temperature"], 1.1 * cooling[0]["temperature"])
+        second.set_ylim(0.9 * cold, 1.1 * hot)
     fig.legend(*fig.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=6)
     fig.suptitle(title)
     return fig

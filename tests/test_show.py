@@ -115,6 +115,7 @@ def test_traces_of_epochs_are_one_line_a_model():
     fig = plot_traces(runs)
     ce, kept = fig.axes[:2]
     assert list(ce.lines[0].get_xdata()) == [5, 10, 15, 20] and len(ce.lines) == 2 and len(kept.lines) == 1 # CLS keeps all
+    assert [list(line.get_xdata()) for line in fig.axes[2].lines] == [[5, 10, 15, 20], [5, 10]] # each cools at its own pace
     fig.savefig(io.BytesIO())
     with pytest.raises(ValueError, match="no traces"): plot_traces({"RE": rows()[0]["epochs"]})
 
