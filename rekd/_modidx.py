@@ -320,6 +320,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                            'rekd.show._sweep_document': ('show.html#_sweep_document', 'rekd/show.py'),
                            'rekd.show._told': ('show.html#_told', 'rekd/show.py'),
                            'rekd.show._told_words': ('show.html#_told_words', 'rekd/show.py'),
+                           'rekd.show._twentieths': ('show.html#_twentieths', 'rekd/show.py'),
                            'rekd.show.draw_frame': ('show.html#draw_frame', 'rekd/show.py'),
                            'rekd.show.human_rationale': ('show.html#human_rationale', 'rekd/show.py'),
                            'rekd.show.image_grid': ('show.html#image_grid', 'rekd/show.py'),

@@ -34,7 +34,7 @@ from .errors import DataError, MissingError, SettingError, check_name, check_num
 from .loss import CLS, RE, REKD, RandomMask
 from .model import RationaleModel, build_model
 from .show import draw_frame, verdict
-from .train import TrainConfig, evaluate, fingerprint, fit, is_main, make_accelerator, resolve_precision, warm_start, write_text
+from .train import MASKS, TrainConfig, evaluate, fingerprint, fit, is_main, make_accelerator, resolve_precision, warm_start, write_text
 from safetensors.torch import load_file, save_file
 
 # %% ../nbs/09_experiment.ipynb #d3c6c8eb
@@ -187,6 +187,7 @@ for _name, _itself in (("cpu-imdb", "cpu-imdb-ablations/re-paper-2025"), ("cpu-c
     PRESETS[f"{_name}-ablations"] = PRESETS[_name]
     VARIANTS[f"{_name}-ablations"] = ablation_variants(_itself, f"{_name}-weak-teacher")
 PRESETS["cpu-imdb-ablations"] = replace(PRESETS["cpu-imdb-short"], n_train=4500, teacher="imdb-teacher")
+VARIANTS["cpu-imdb-ablations"].append(("rekd", "paper", "better-teacher", dict(teacher="cpu-imdb-teacher")))
 VARIANTS["cpu-cifar10-ablations"] = [v for v in VARIANTS["cpu-cifar10-ablations"] if v[2]]
 
 # %% ../nbs/09_experiment.ipynb #2bdd44fa
@@ -589,16 +590,18 @@ def recovered(cls: float, re: float, rekd: float) -> float:
 
 def paired(
     rows: list[dict], # of one study
+    mask: str = "topk", # of RE and REKD
 ) -> list[dict]: # an entry a start that has both
-    "REKD minus RE under top-k, seed by seed, with a 95% bootstrap interval over seeds, and gap recovery (REKD - RE) / (CLS - RE)."
+    "REKD minus RE under one mask, seed by seed, with a 95% bootstrap interval over seeds, and gap recovery (REKD - RE) / (CLS - RE). SettingError for an unknown mask."
     import numpy as np
     from scipy.stats import bootstrap
-    topk = {(r["objective"], r["start"], r["seed"]): r["masks"]["topk"]["accuracy"] for r in rows if "topk" in r["masks"]}
+    check_name("mask", mask, MASKS)
+    accuracy = {(r["objective"], r["start"], r["seed"]): r["masks"][mask]["accuracy"] for r in rows if mask in r["masks"]}
     cls, out = [r["masks"]["none"]["accuracy"] for r in rows if r["objective"] == "cls"], []
     for start in dict.fromkeys(r["start"] for r in rows if r["objective"] == "rekd"):
-        seeds = [s for o, st, s in topk if o == "rekd" and st == start and ("re", start, s) in topk]
+        seeds = [s for o, st, s in accuracy if o == "rekd" and st == start and ("re", start, s) in accuracy]
         if not seeds: continue
-        re, rekd = (np.array([topk[o, start, s] for s in seeds]) for o in ("re", "rekd"))
+        re, rekd = (np.array([accuracy[o, start, s] for s in seeds]) for o in ("re", "rekd"))
         draw = dict(confidence_level=0.95, n_resamples=10_000, method="percentile", rng=0)
         low, high = map(float, bootstrap((rekd - re,), np.mean, **draw).confidence_interval) if len(seeds) > 1 else (None, None)
         gap = np.mean(cls) - re.mean() if cls else float("nan")
@@ -616,12 +619,14 @@ PAPER = [dict(dataset=d, student=s, cls=c, re=re, rekd=rekd) for d, s, c, re, re
 def beside_paper(
     rows: list[dict], # of one study that has CLS, RE and REKD
     dataset: str, # of `PAPER`
-): # a pandas DataFrame: source, student, cls, re, rekd, gap_recovery
-    "A study's mean accuracies (RE and REKD under top-k) and gap recovery, a line a start, and below them the paper's, at the paper's scale."
+): # a pandas DataFrame: source, student, mask (of RE and REKD), cls, re, rekd, gap_recovery
+    "A study's mean accuracies and gap recovery, a line a start and mask, and below them the paper's, at the paper's scale and under its own, sampled masks."
     import pandas as pd
     mean = results_table(rows).set_index(["objective", "start", "mask"]).accuracy_mean
-    ours = [dict(source="ours", student=f"{p['start']} start", cls=mean["cls", "paper", "none"], re=mean["re", p["start"], "topk"], rekd=mean["rekd", p["start"], "topk"]) for p in paired(rows)]
-    both = pd.DataFrame(ours + [dict(source="the paper", **{k: r[k] for k in ("student", "cls", "re", "rekd")}) for r in PAPER if r["dataset"] == dataset])
+    ours = [dict(source="ours", student=f"{p['start']} start", mask=mask, cls=mean["cls", "paper", "none"], re=mean["re", p["start"], mask], rekd=mean["rekd", p["start"], mask])
+            for mask in ("topk", "sampled") for p in paired(rows, mask)]
+    theirs = [dict(source="the paper", student=r["student"], mask="sampled", cls=r["cls"], re=r["re"], rekd=r["rekd"]) for r in PAPER if r["dataset"] == dataset]
+    both = pd.DataFrame(ours + theirs)
     return both.assign(gap_recovery=recovered(both.cls, both.re, both.rekd))
 
 # %% ../nbs/09_experiment.ipynb #c9248ca6

@@ -247,13 +247,23 @@ def plot_seeds(
 # %% ../nbs/07_show.ipynb #4b710afb
 TRACED = dict(ce="training cross-entropy (nats)", kept="share kept, sampled", agreement="share of the teacher's choice kept")
 
+def _twentieths(windows):
+    "A run's windows with those made whole that the end of an epoch has cut in two."
+    size, before = max(windows[-1]["step"] // 20, 1) if windows else 1, 0
+    parts: dict[int, list] = {} # length and means of each window
+    for w in windows:
+        parts.setdefault(min((w["step"] - 1) // size, 19), []).append((w["step"] - before, w))
+        before = w["step"]
+    mean = lambda part, key: sum(n * w[key] for n, w in part) / sum(n for n, _ in part)
+    return [part[-1][1] | {key: mean(part, key) for key in TRACED if key in part[-1][1]} for part in parts.values()]
+
 def plot_traces(
     histories: dict[str, list], # as in `plot_curves`, with traces
     title: str = "",
 ): # a matplotlib figure
     "Cross-entropy, share kept and agreement with the teacher over the steps, and the temperature on a second axis."
     from matplotlib.figure import Figure
-    traces = {name: [[w for epoch in run for w in epoch.get("trace", ())] for run in _runs(h)] for name, h in histories.items()}
+    traces = {name: [_twentieths([w for epoch in run for w in epoch.get("trace", ())]) for run in _runs(h)] for name, h in histories.items()}
     shown = [key for key in TRACED if any(runs[0] and key in runs[0][0] for runs in traces.values())]
     if not shown: raise DataError("these histories have no traces: they were made by an older version, train again")
     coolings: dict[tuple, str] = {} # steps and temperatures -> colour; models that cool alike share one line
@@ -272,10 +282,10 @@ def plot_traces(
         second = ax.twinx()
         for cooling, c in coolings.items(): second.plot(*zip(*cooling), color=c if len(coolings) > 1 else "#777", ls=":")
         hot, cold = (f(T for cooling in coolings for _, T in cooling) for f in (max, min))
-        second.set(ylabel="temperature (dotted)", yscale="log")
+        second.set(ylabel="temperature (dotted)" if key == shown[-1] else "", yscale="log")
         second.set_yticks([5, 2, 1, 0.5, 0.2, 0.1], ["5", "2", "1", "0.5", "0.2", "0.1"])
         second.minorticks_off()
-        second.set_ylim(0.9 * cold, 1.1 * hot)
+        second.set_ylim(0.9 * cold, 1.2 * hot)
     fig.legend(*fig.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=6)
     fig.suptitle(title)
     return fig
