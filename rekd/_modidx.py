@@ -286,6 +286,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                             'rekd.model._metadata': ('model.html#_metadata', 'rekd/model.py'),
                             'rekd.model._model_folder': ('model.html#_model_folder', 'rekd/model.py'),
                             'rekd.model._overlay': ('model.html#_overlay', 'rekd/model.py'),
+                            'rekd.model._places': ('model.html#_places', 'rekd/model.py'),
                             'rekd.model._plain': ('model.html#_plain', 'rekd/model.py'),
                             'rekd.model._preprocessor': ('model.html#_preprocessor', 'rekd/model.py'),
                             'rekd.model._read_config': ('model.html#_read_config', 'rekd/model.py'),

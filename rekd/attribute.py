@@ -6,6 +6,7 @@
 __all__ = ['METHODS', 'attribute', 'post_hoc', 'document_scores']
 
 # %% ../nbs/08_attribute.ipynb #3b7dd679
+from dataclasses import replace
 import torch
 from torch import Tensor
 from .errors import ModelError, check_name
@@ -70,10 +71,10 @@ def attribute(
     method: str = "integrated_gradients", # one of `METHODS`
     target: int | Tensor | None = None, # class to explain, one for all or (B,); the predicted ones if None
 ) -> Tensor: # (B, L) higher speaks more for the class; 0 where nothing can be selected
-    """Post-hoc scores of every feature, by captum.
-    SettingError for an unknown method, ModelError for attention in a network that shows none."""
+    """Post-hoc scores of every feature, by captum; attention is read off the network, and is the same for every class.
+    SettingError for an unknown method, DataError for texts or images that cannot be read, ModelError for attention in a network that shows none."""
     check_name("method", method, METHODS)
-    batch = x if isinstance(x, dict) else to_device(model.processor(list(x)), model.device)
+    batch = x if isinstance(x, dict) else to_device(model.processor(x), model.device)
     selectable = model.selectable(batch)
     if target is None:
         with torch.no_grad(): target = model.predict(batch, selectable.float()).argmax(-1)
@@ -89,6 +90,7 @@ def post_hoc(
 ): # an `Explanation`, or a list of them; its scores are scaled to 0..1 in each input
     "Predict from everything, then mark the features with the highest scores."
     one = not isinstance(x, (list, tuple))
+    if not one and not x: return []
     sources = model.processor.clean([x] if one else x)
     batch = to_device(model.processor(sources), model.device)
     selectable, scores = model.selectable(batch), attribute(model, batch, method)
@@ -97,7 +99,7 @@ def post_hoc(
     low, high = scores.amin(-1, keepdim=True), scores.amax(-1, keepdim=True)
     scaled = (scores - low) / (high - low).clamp(min=1e-12)
     rows = (t.float().cpu() for t in (probs, selectable, mask, scaled))
-    out = [model._explanation(*row) for row in zip(sources, *rows)]
+    out = [replace(model._explanation(*row), post_hoc=True) for row in zip(sources, *rows)]
     return out[0] if one else out
 
 # %% ../nbs/08_attribute.ipynb #f8d08c4d

@@ -119,7 +119,7 @@ class TimmBackbone(Backbone):
     ):
         from timm.models.vision_transformer import VisionTransformer
         if not isinstance(net, VisionTransformer): raise SettingError(f"timm: expected a VisionTransformer, got {type(net).__name__}")
-        if pool == "cls" and not net.num_prefix_tokens: raise SettingError("this timm network has no [CLS] state: set pool='mean'")
+        if pool == "cls" and net.cls_token is None: raise SettingError("this timm network has no [CLS] state: set pool='mean'")
         super().__init__(config, net.embed_dim, pool)
         self.net, self.prefix, self.patch = net, net.num_prefix_tokens, net.patch_embed.patch_size[0]
         self.image_size = net.patch_embed.img_size and net.patch_embed.img_size[0]
@@ -355,7 +355,7 @@ def load_backbone(
         return TimmBackbone(_timm_net(architecture, options, pretrained), dict(model_type="timm", architecture=architecture, options=options), pool)
     if gru := bigru_name(name):
         if pretrained: raise SettingError(f"{name} has no pretrained weights: set pretrained=False")
-        return BiGRU(len(_tokenizer(weights_source(name))), gru[0], num_layers or 1, pool)
+        return BiGRU(len(_tokenizer(weights_source(name))), gru[0], 1 if num_layers is None else num_layers, pool)
     source, config = _source_config(name, num_layers)
     return _hf_backbone(config, pool, pretrained, source)
 
@@ -421,7 +421,7 @@ def spans(self: TextProcessor,
     text: str, # one raw text
 ) -> list[tuple[int, int]]: # start and end, one pair a token
     "Character span of each token of `text`, as `__call__` cuts it; special tokens have an empty one."
-    return self.tokenizer(text, truncation=True, max_length=self.max_length, return_offsets_mapping=True)["offset_mapping"]
+    return self.tokenizer(self.clean([text])[0], truncation=True, max_length=self.max_length, return_offsets_mapping=True)["offset_mapping"]
 
 # %% ../nbs/01_backbone.ipynb #4ae87856
 @patch
@@ -492,6 +492,6 @@ def load_processor(
     backbone: Backbone, # tells the modality and the patch size
     **options, # `max_length` of a `TextProcessor`; `size`, `mean`, `std` of an `ImageProcessor`
 ) -> TextProcessor | ImageProcessor:
-    "The tokenizer or the image preparation that belongs to a backbone's weights. ModelError for a damaged tokenizer, MissingError for none."
+    "The tokenizer that belongs to a backbone's weights, or the image preparation for its patches (by ImageNet's mean and deviation, as in the paper, unless others are given). ModelError for a damaged tokenizer, MissingError for none."
     if backbone.modality == "image": return ImageProcessor(patch=backbone.patch, **options)
     return TextProcessor(_tokenizer(source), **options)

@@ -214,7 +214,7 @@ class REKD:
 def _reads(model):
     "What a model's inputs and answers are, by name."
     p = model.processor
-    how = dict(pieces=p.tokenizer.get_vocab()) if isinstance(p, TextProcessor) else vars(p)
+    how = dict(pieces=p.tokenizer.get_vocab(), select_special=model.config.select_special) if isinstance(p, TextProcessor) else vars(p)
     return dict(classes=model.config.labels, inputs=model.generator.backbone.modality) | how
 
 # %% ../nbs/03_loss.ipynb #b3ab8b7e

@@ -112,6 +112,12 @@ class ModelConfig:
         check_labels(self.labels)
 
 # %% ../nbs/02_model.ipynb #fb5ba2c5
+def _places(backbone: Backbone) -> int | None: # None: any number
+    "How many tokens a text backbone has positions for: the rows of its table, less those up to the padding piece where positions are counted from it (RoBERTa)."
+    tables = [m for name, m in backbone.named_modules() if name.endswith("position_embeddings") and isinstance(m, nn.Embedding)]
+    rows = [t.num_embeddings - (0 if t.padding_idx is None else t.padding_idx + 1) for t in tables]
+    return min(rows) if rows else backbone.config.get("max_position_embeddings")
+
 def _check_fit(backbone: Backbone, processor: TextProcessor | ImageProcessor):
     "SettingError unless the backbone can read what the processor prepares."
     reads = "text" if isinstance(processor, TextProcessor) else "image"
@@ -122,7 +128,7 @@ def _check_fit(backbone: Backbone, processor: TextProcessor | ImageProcessor):
     else:
         tokens, longest, rows = len(processor.tokenizer), processor.max_length, [t.num_embeddings for t in backbone.embeddings()]
         if rows and tokens > rows[0]: raise SettingError(f"the tokenizer has {tokens} tokens, the backbone's word table {rows[0]} rows: take the backbone's own tokenizer")
-        if (places := backbone.config.get("max_position_embeddings")) and longest > places: raise SettingError(f"max_length is {longest}, the backbone has {places} positions")
+        if (places := _places(backbone)) and longest > places: raise SettingError(f"max_length is {longest}, the backbone has {places} positions")
 
 # %% ../nbs/02_model.ipynb #f0eb243d
 class RationaleModel(nn.Module, ModelHubMixin):
@@ -205,16 +211,17 @@ class Explanation:
     probabilities: dict[str, float] # of every class
     features: list # slices of the text, or (row, column) of patches; the selectable ones
     mask: list[int] # 1 = kept, one a feature
-    scores: list[float] # keep probability of each feature; after the fact (`rekd.attribute`): its score, scaled to 0..1
+    scores: list[float] # keep probability of each feature; post-hoc: its score, scaled to 0..1
     source: Any = field(repr=False, default=None) # the text or PIL image
     spans: list = field(repr=False, default_factory=list) # text: character span of each feature
+    post_hoc: bool = False # predicted from *all* features, of which some were marked afterwards (`rekd.attribute`)
 
 # %% ../nbs/02_model.ipynb #cde763a1
 @patch
 def to_dict(self: Explanation) -> dict:
     "JSON-ready: everything but the image."
     return {k: v for k, v in dict(label=self.label, probabilities=self.probabilities, features=self.features, mask=self.mask, scores=self.scores,
-                                  text=self.source if isinstance(self.source, str) else None).items() if v is not None}
+                                  text=self.source if isinstance(self.source, str) else None, post_hoc=self.post_hoc or None).items() if v is not None}
 
 # %% ../nbs/02_model.ipynb #40f21991
 def _words(text: str, spans: list) -> list[list[int]]:
@@ -240,7 +247,7 @@ def _shade(p: float) -> str:
     return "#" + "".join(f"{round(pale + (full - pale) * p):02x}" for pale, full in zip((255, 243, 214), (230, 159, 0)))
 
 # %% ../nbs/02_model.ipynb #8a485a95
-def _text_html(text: str, spans: list, mask: list[int], scores: list[float]) -> str:
+def _text_html(text: str, spans: list, mask: list[int], scores: list[float], scored: str = "keep probability") -> str:
     "The whole text, escaped: kept pieces on a ground as strong as their keep probability, the rest of their words plain, all else faded."
     best: dict[tuple, tuple] = {}
     out, at = [], 0
@@ -254,7 +261,7 @@ def _text_html(text: str, spans: list, mask: list[int], scores: list[float]) -> 
         tag, a = "mark" if m else "span", max(a, at)
         joins = m and before is not None and text[at:a].isspace()
         out += [plain(text[at:a], f"background:{_shade(min(before, s))}") if joins else plain(text[at:a]),
-                f'<{tag} style="{style}" title="keep probability {s:.2f}">{html.escape(text[a:b])}</{tag}>']
+                f'<{tag} style="{style}" title="{scored} {s:.2f}">{html.escape(text[a:b])}</{tag}>']
         at, before = b, s if m else None
     return "".join(out) + plain(text[at:])
 
@@ -283,9 +290,10 @@ def _image_html(image, features: list, mask: list[int]) -> str:
 def _repr_html_(self: Explanation) -> str:
     "Label, probabilities and the highlighted source, for notebooks and pages; readable on light and dark ones."
     top = sorted(self.probabilities.items(), key=lambda kv: -kv[1])[:3]
-    head = f"<b>{html.escape(str(self.label))}</b> from {sum(self.mask)} of {len(self.mask)} features"
+    kept, n = sum(self.mask), len(self.mask)
+    head = f"<b>{html.escape(str(self.label))}</b> from " + (f"all {n} features, {kept} marked afterwards" if self.post_hoc else f"{kept} of {n} features")
     probs = ", ".join(f"{html.escape(str(k))} {v:.2f}" for k, v in top)
-    if isinstance(self.source, str): body = _text_html(self.source, self.spans, self.mask, self.scores)
+    if isinstance(self.source, str): body = _text_html(self.source, self.spans, self.mask, self.scores, "score" if self.post_hoc else "keep probability")
     elif self.source is not None and self.features: body = _image_html(self.source, self.features, self.mask)
     else: body = html.escape(" ".join(str(f) for f, m in zip(self.features, self.mask) if m))
     return f'<div style="margin:.5em 0;line-height:1.6">{head}{probs and f" <small>({probs})</small>"}<div style="white-space:pre-wrap">{body}</div></div>'
@@ -346,7 +354,8 @@ def sync(path: Path):
 def replacing(
     folder: str | Path, # the folder to write
 ): # the folder to write into
-    "Write a folder as a whole: into a temporary sibling, synced to disk, then renamed over `folder`. An error leaves `folder` as it was; WriteError if it cannot be written."
+    """Write a folder as a whole: into a temporary sibling, synced to disk, then renamed over `folder`. An error leaves `folder` as it was.
+    WriteError if it cannot be written, or holds what was not written again and would be lost."""
     folder = Path(folder).absolute()
     tmp, old = (folder.with_name(f".{folder.name}.{kind}") for kind in ("tmp", "old"))
     with writing(folder):
@@ -356,6 +365,8 @@ def replacing(
         try:
             yield tmp
             for f in (*tmp.rglob("*"), tmp): sync(f)
+            if folder.exists() and (lost := sorted({p.name for p in folder.iterdir()} - {p.name for p in tmp.iterdir()})):
+                raise WriteError(f"{folder} holds {shown(lost)}, which would be deleted: choose another folder, or move them away")
         except BaseException: shutil.rmtree(tmp, ignore_errors=True); raise
         if folder.exists(): folder.rename(old)
         tmp.rename(folder)
@@ -596,6 +607,6 @@ def build_model(
     if unknown := [k for k in options if k not in {f.name for f in fields(ModelConfig)}]: check_name("an option of a model", unknown[0], [f.name for f in fields(ModelConfig)])
     pool = options.get("pool", "cls")
     nets = [load_backbone(backbone, num_layers, pretrained, pool, image_size) for _ in range(2)]
-    max_length = min(max_length, nets[0].config.get("max_position_embeddings") or max_length)
+    max_length = min(max_length, _places(nets[0]) or max_length)
     processor = load_processor(weights_source(backbone), nets[0], **(dict(max_length=max_length) if nets[0].modality == "text" else dict(size=image_size)))
     return RationaleModel(ModelConfig(nets[0].config, labels, **options), processor, *nets)

@@ -26,9 +26,10 @@ def gumbel_softmax(
     T: float, # temperature, > 0
     noise: Tensor | None = None, # (..., K) Gumbel noise; drawn when None, pass zeros for none
 ) -> tuple[Tensor, Tensor]: # hard one-hot (..., K) with straight-through gradient, relaxed log-probabilities (..., K)
-    "Straight-through Gumbel-Softmax (Jang et al., 2017; REKD, section 3): exact one-hot forward, relaxed gradient backward. SettingError unless `T` > 0."
+    "Straight-through Gumbel-Softmax (Jang et al., 2017; REKD, section 3): exact one-hot forward, relaxed gradient backward. SettingError unless `T` > 0 and the noise has the logits' shape."
     check_number("temperature", T, "(0, inf)")
     if noise is None: noise = gumbel_noise(logits)
+    if noise.shape != logits.shape: raise SettingError(f"the noise must have the shape of the logits, {tuple(logits.shape)}, got {tuple(noise.shape)}")
     noisy = logits + noise
     log_probs = F.log_softmax(noisy / T, dim=-1)
     probs = log_probs.exp()
@@ -40,13 +41,14 @@ def temperature(
     step: int, # training step, from 0
     total_steps: int, # steps of the whole run
     start: float = 5.0, # temperature at step 0
-    end: float = 0.1, # the floor, reached at `total_steps`
+    end: float = 0.1, # the floor, reached at `total_steps` if `every` divides it
     every: int = 1, # update period, in steps (the paper: 100)
 ) -> float:
-    "Exponential annealing max(start * exp(-step * ln(start/end) / total_steps), end) (REKD, section 3). SettingError unless start >= end > 0 and steps >= 1."
+    "Exponential annealing max(start * exp(-step * ln(start/end) / total_steps), end) (REKD, section 3). SettingError unless start >= end > 0 and steps >= 1 and step >= 0."
     for name, value in dict(start=start, end=end).items(): check_number(name, value, "(0, inf)")
     if start < end: raise SettingError(f"the temperature cannot rise: start={start} is below end={end}")
     for name, value in dict(total_steps=total_steps, every=every).items(): check_number(name, value, "[1, inf)", whole=True)
+    check_number("step", step, "[0, inf)")
     step = step // every * every
     return max(start * math.exp(-step * math.log(start / end) / total_steps), end)
 

@@ -119,6 +119,19 @@ def test_raw_inputs(text_model, image_model):
     with pytest.raises(DataError): post_hoc(text_model, [3])
 
 
+def test_post_hoc_says_that_it_marked_afterwards(text_model):
+    text = tiny.text_data().test.rows[0]["input"]
+    e, own = post_hoc(text_model, text, sparsity=0.5), text_model.explain(text)
+    assert e.to_dict()["post_hoc"] and "post_hoc" not in own.to_dict()
+    assert f"from all {len(e.mask)} features, {sum(e.mask)} marked afterwards" in e._repr_html_() and 'title="score' in e._repr_html_()
+    assert f"from {sum(own.mask)} of {len(own.mask)} features" in own._repr_html_() and 'title="keep probability' in own._repr_html_()
+
+
+def test_a_text_that_is_no_list_is_refused_and_an_empty_list_has_no_explanations(text_model):
+    with pytest.raises(DataError, match="expected a list of texts"): attribute(text_model, "good")
+    assert post_hoc(text_model, []) == text_model.explain([]) == []
+
+
 def test_post_hoc_predicts_from_everything(text_model):
     text = "good kala kele dull mamo"
     batch = text_model.processor([text])

@@ -195,6 +195,8 @@ BAD = [
     ("temperature of NaN", SettingError, ["temperature", "nan"], lambda w: gumbel_softmax(w.logits, NAN)),
     ("rising temperature", SettingError, ["rise", "start=1", "end=2"], lambda w: temperature(0, 10, 1.0, 2.0)),
     ("no steps", SettingError, ["total_steps", "0"], lambda w: temperature(0, 0)),
+    ("a step before the first", SettingError, ["step", "-100"], lambda w: temperature(-100, 1000)),
+    ("noise of another shape", SettingError, ["noise", "logits", "(1, 2)"], lambda w: gumbel_softmax(w.logits, 1.0, w.logits.new_zeros(1, 2))),
     ("mask of another shape", SettingError, ["(2, 6)", "(2, 5)"], lambda w: topk_mask(w.logits[..., 0], w.selectable[:, 1:], 0.5)),
     ("selectable of numbers", SettingError, ["bool", "float32"], lambda w: deterministic_mask(w.logits, w.selectable.float())),
     ("top-k of a negative share", SettingError, ["sparsity", "-0.1"], lambda w: topk_mask(w.logits[..., 0], w.selectable, -0.1)),
@@ -222,6 +224,8 @@ BAD = [
     ("processor of another patch size", SettingError, ["patches of 4", "16 in 8"], lambda w: RationaleModel(w.image.config, ImageProcessor(16, 8))),
     ("tokenizer larger than the word table", SettingError, ["31 tokens", "9 rows"], lambda w: tiny.make_model(backbone=dict(vocab_size=9))),
     ("longer than the positions", SettingError, ["max_length is 40", "20 positions"], lambda w: tiny.make_model(backbone=dict(max_position_embeddings=20))),
+    ("longer than RoBERTa's positions", SettingError, ["max_length is 40", "39 positions"], lambda w: tiny.make_model(backbone=dict(model_type="roberta", max_position_embeddings=41, pad_token_id=1))),
+    ("a register token for [CLS]", SettingError, ["no [CLS] state", "pool='mean'"], lambda w: tiny.make_model("timm", backbone=dict(architecture="vit_little_patch16_reg4_gap_256"))),
     # backbones
     ("unknown kind of network", SettingError, ["'brt'", "'bert'"], lambda w: backbone_from_config(dict(model_type="brt"))),
     ("no kind of network", SettingError, ["model_type", "None"], lambda w: backbone_from_config({})),
@@ -281,6 +285,7 @@ BAD = [
     # teacher and student
     ("teacher of other classes", ModelError, ["classes", "['a', 'b', 'c']"], lambda w: REKD(other_classes()).fits(w.text)),
     ("teacher of another vocabulary", ModelError, ["31 word pieces"], lambda w: REKD(other_words()).fits(w.text)),
+    ("teacher that may drop [CLS]", ModelError, ["select_special", "True", "False"], lambda w: REKD(tiny.make_model(select_special=True)).fits(tiny.make_model(select_special=False))),
     ("teacher of another grid", ModelError, ["patch"], lambda w: REKD(other_grid()).fits(w.image)),
     ("teacher of another modality", ModelError, ["teacher", "image"], lambda w: REKD(tiny.make_model("vit")).fits(w.text)),
     ("no teacher", SettingError, ["needs a teacher"], lambda w: run("demo", "rekd", preset=get_preset("demo", teacher=None))),
@@ -381,6 +386,8 @@ BAD = [
     ("full disk for a model", WriteError, ["cannot write", "No space left", "Make room"], lambda w: while_(full_disk, lambda: w.text.save_pretrained(w.top / "full"))),
     ("full disk for a row", WriteError, ["cannot write", "No space left"], lambda w: while_(full_disk, lambda: append_row(w.top / "rows.jsonl", {}))),
     ("read-only folder for a model", WriteError, ["cannot write", "Permission denied"], lambda w: while_(read_only, lambda: w.text.save_pretrained(w.top / "ro"))),
+    ("model over other files", WriteError, ["thesis.txt", "would be deleted", "choose another folder"], lambda w: w.text.save_pretrained(w.file("thesis.txt", "x").parent)),
+    ("model over a file", WriteError, ["cannot write", "Not a directory"], lambda w: w.text.save_pretrained(w.file("a", "x"))),
     ("file where a folder should be", WriteError, ["cannot write"], lambda w: w.text.save_pretrained(w.file("a", "x") / "model")),
     ("file where the results' folder should be", WriteError, ["cannot write"], lambda w: append_row(w.file("a", "x") / "rows.jsonl", {})),
 ]

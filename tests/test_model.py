@@ -294,8 +294,8 @@ def test_a_shared_word_table_is_stored_once_and_stays_shared(kind, tmp_path):
 
 def test_explanations_survive_saving(tmp_path, text_model, image_model):
     for model, x in ((text_model, "kala good MENO, xyzzy!"), (image_model, tiny.images(1, 0, 20)[0])):
-        model.save_pretrained(tmp_path / "m")
-        before, after = (m.explain(x).to_dict() for m in (model, RationaleModel.from_pretrained(tmp_path / "m")))
+        model.save_pretrained(tmp_path / type(model.processor).__name__)
+        before, after = (m.explain(x).to_dict() for m in (model, RationaleModel.from_pretrained(tmp_path / type(model.processor).__name__)))
         assert before == after and json.loads(json.dumps(after))
 
 
@@ -355,3 +355,13 @@ def test_both_networks_learn_and_the_teacher_does_not(kind, objective):
     assert all(p.grad is None for m in (teacher.generator, teacher.predictor) for p in m.parameters())
     assert all(t.weight.grad is None for t in model.generator.backbone.embeddings())
     assert all(t.weight.grad.abs().sum() > 0 for t in model.predictor.backbone.embeddings())
+
+
+def test_spans_of_a_text_with_half_a_character(text_model):
+    text = "good \ud83d bad"
+    assert [text[a:b] for a, b in text_model.processor.spans(text) if b > a] == ["good", "bad"]
+
+
+def test_roberta_reads_as_long_as_its_positions_reach():
+    model = tiny.make_model(backbone=dict(model_type="roberta", max_position_embeddings=42, pad_token_id=1)) # 40 of them can be used
+    assert len(model.explain("good " * 60).mask) == 38 # and [CLS] and [SEP]
