@@ -247,6 +247,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                            'rekd.loss.example_noise': ('loss.html#example_noise', 'rekd/loss.py'),
                            'rekd.loss.prediction_kd_loss': ('loss.html#prediction_kd_loss', 'rekd/loss.py'),
                            'rekd.loss.rationale_kd_loss': ('loss.html#rationale_kd_loss', 'rekd/loss.py'),
+                           'rekd.loss.read_alike': ('loss.html#read_alike', 'rekd/loss.py'),
                            'rekd.loss.rekd_loss': ('loss.html#rekd_loss', 'rekd/loss.py'),
                            'rekd.loss.seed_of': ('loss.html#seed_of', 'rekd/loss.py'),
                            'rekd.loss.sparsity_loss': ('loss.html#sparsity_loss', 'rekd/loss.py'),

@@ -89,7 +89,7 @@ def show_reviews(models: dict, test, n: int, page: Path):
     some = test.select(range(0, len(test), max(len(test) // 12, 1)))
     truths = [some.features["label"].int2str(y) for y in some["label"]]
     told = {k: models[k].explain(list(some["input"])) for k in ("teacher", "re", "rekd")}
-    for i in range(n):
+    for i in range(min(n, len(some))):
         print(f"\nReview {i + 1}, truly {truths[i]}")
         for k, e in told.items(): print(f"  {k}: {verdict(e[i], truths[i])}\n    {to_terminal(e[i], colour())}")
     page.write_text(rationale_page([{k: e[i] for k, e in told.items()} for i in range(len(some))], truths, "Rationales of teacher, RE and REKD",
@@ -199,7 +199,7 @@ def run_table(command: Table):
     print(table(found["rows"], {"model": "", "objective": "", "start": ""} | variant_column(found["rows"]) | {"mask": "", "n_seeds": "d", "accuracy_mean": ".3f", "accuracy_std": ".3f", "selection_rate": ".3f"}))
     if found["paired"]:
         print("\n" + table(found["paired"], {"start": "", "rekd_minus_re": "+.3f", "ci_low": "+.3f", "ci_high": "+.3f", "n_seeds": "d", "gap_recovery": ".2f"}))
-        print("Differences are paired over seeds, under topk, with a 95% bootstrap interval; gap_recovery is (REKD - RE) / (CLS - RE).")
+        print("Differences are paired over seeds, under topk, with a 95% bootstrap interval (of three seeds or fewer: the smallest to the largest); gap_recovery is (REKD - RE) / (CLS - RE).")
     print(f"Accuracy on the {'validation' if command.preset.endswith('-search') else 'test'} part.")
     if command.json: save(command.json, json.dumps(found, indent=1) + "\n")
 
@@ -207,7 +207,7 @@ def run_table(command: Table):
 @dataclass
 class Evaluate:
     "Accuracy and selection rate of a trained model under the named evaluation masks."
-    model: tyro.conf.Positional[str] # a folder or hub id
+    model: tyro.conf.Positional[str] # a folder, a shipped model, a preset, a run, or a hub id
     dataset: str = "imdb" # a data set, or a folder with train.parquet and test.parquet
     starter: bool = False # the repo's starter set
     n_test: int | None = None # only so many rows
@@ -232,7 +232,7 @@ def run_evaluate(command: Evaluate):
 @dataclass
 class Explain:
     "Predict one input and show the features that the prediction was made from."
-    model: tyro.conf.Positional[str] # a folder or hub id
+    model: tyro.conf.Positional[str] # a folder, a shipped model, a preset, a run, or a hub id
     text: str | None = None # the text itself
     text_file: Path | None = None # a UTF-8 text file, read as one text
     image: Path | None = None # a picture

@@ -21,6 +21,7 @@ from .select import topk_mask
 from .backbone import ImageProcessor, TextProcessor
 from .model import Explanation, RationaleModel
 from .data import Examples, loader, make_batches
+from .loss import read_alike
 
 # %% ../nbs/06_evaluate.ipynb #58f09a0c
 def _documents(x, ndim: int) -> list:
@@ -233,7 +234,8 @@ def at_shares(
     examples: Examples,
     shares=BINS, # of the selectable features
 ) -> list[dict]: # model, share, accuracy, agreement (of the first model's features, how many are kept as well)
-    "What models predict from their best features at each share, and how far they choose what the first one chooses."
+    "What models predict from their best features at each share, and how far they choose what the first one chooses. ModelError if they read different features."
+    read_alike(models)
     judged = {name: judge(model, examples, shares=shares) for name, model in models.items()}
     first = next(iter(judged.values()))["masks"]
     return [dict(model=name, share=share, accuracy=float((j["only"][k].argmax(-1) == j["labels"]).mean()),
@@ -247,8 +249,9 @@ def crossed(
     examples: Examples,
     batch_size: int = 64,
 ) -> list[dict]: # chooser ("blind choice" or a model), predictor, accuracy
-    "Accuracy of every model's predictor from every model's top-k choice, and from a blind choice. DataError if there are no examples."
+    "Accuracy of every model's predictor from every model's top-k choice, and from a blind choice of the first one's size. DataError if there are no examples, ModelError if the models read different features."
     if not len(examples): raise DataError("there are no examples to evaluate")
+    read_alike(models)
     first = next(iter(models.values()))
     choosers = {"blind choice": (first, random_scores())} | {name: (model, keep_scores) for name, model in models.items()}
     right = {(chooser, name): 0 for chooser in choosers for name in models}

@@ -230,15 +230,16 @@ SEEDS = "[0, 4294967295]" # 32 bits, which every library takes
 def find_model(
     name: str, # a folder, a model in artifacts/models, a run such as "cpu-imdb/re-warm-2025", a preset with a finished RE run, or a hub id
 ) -> str: # what `RationaleModel.from_pretrained` takes
-    "Where a trained model is; the newest RE run of a preset. MissingError naming the command that trains it, or the closest name."
+    "Where a trained model is; the newest RE run of a preset. SettingError for what is no name, MissingError naming the command that trains it, or the closest name."
     if not isinstance(name, str | Path) or not str(name): raise SettingError(f"a model is given as a folder, a preset or a hub id, got {shown(name)}")
     paths, name = settings()["paths"], str(name)
     for folder in (Path(name), Path(paths["artifacts"]) / "models" / name, Path(paths["runs"]) / name / "model"):
         if (folder / "config.json").is_file(): return str(folder)
-    done = sorted(Path(paths["runs"]).glob(f"{name}/re-*/model/config.json"), key=lambda f: f.stat().st_mtime)
+    absolute = Path(name).is_absolute() # then it is no hub id, and no pattern for glob
+    done = [] if absolute else sorted(Path(paths["runs"]).glob(f"{name}/re-*/model/config.json"), key=lambda f: f.stat().st_mtime)
     if done: return str(done[-1].parent)
     if name in PRESETS: raise MissingError(f"no trained model of preset {name!r} yet: run `rekd train {name} --objective re --start warm`, or name another teacher")
-    if "/" in name: return name
+    if "/" in name and not absolute: return name
     known = {f.parent.name for f in Path(paths["artifacts"]).glob("models/*/config.json")} | set(PRESETS)
     raise MissingError(f"no model {name!r}{closest(name, known)}: it is no folder, no preset, and not in {Path(paths['artifacts']) / 'models'}; a hub id has the form OWNER/NAME")
 
@@ -301,7 +302,7 @@ def make_objective(
     check_name("objective", objective, OBJECTIVES)
     if objective == "cls": return CLS()
     if objective == "random": return RandomMask()
-    if objective == "re": return RE(preset.re_select_lambda or preset.select_lambda, preset.sparsity_per)
+    if objective == "re": return RE(preset.select_lambda if preset.re_select_lambda is None else preset.re_select_lambda, preset.sparsity_per)
     teacher = load_teacher(preset, teacher)
     accelerator = make_accelerator(preset.train.precision)
     out = REKD(teacher.to(accelerator.device), preset.select_lambda, preset.alpha, preset.kd_r_lambda, preset.part, preset.noise, kd_mask=preset.kd_mask, per=preset.sparsity_per)
@@ -389,6 +390,7 @@ def run(
 ) -> tuple[RationaleModel, dict]: # the model of the best epoch, and its row
     "Train one model and measure it. Names, seed and teacher are checked first: SettingError, MissingError, ModelError; then errors as in `load_data` and `fit`."
     preset = preset or get_preset(name)
+    if isinstance(teacher, str): preset = replace(preset, teacher=teacher) # so that the row tells
     check_name("objective", objective, OBJECTIVES)
     check_name("start", start, STARTS)
     check_number("seed", seed, SEEDS, whole=True)
@@ -406,7 +408,7 @@ def run(
     if "topk" in masks: model.picture = card_picture(model, judge)
     row = dict(
         study=name, objective=objective, start=start, seed=seed, seconds=sum(len(data.train) / e["examples_per_second"] for e in history), part=part, masks=masks,
-        teacher=(teacher if isinstance(teacher, str) else preset.teacher) if objective == "rekd" else None,
+        teacher=preset.teacher if objective == "rekd" else None,
         n_train=len(data.train), n_val=len(data.val), n_test=len(data.test), config=dataclasses.asdict(replace(preset, train=loop)), epochs=history, **run_record())
     if is_main():
         model.save_pretrained(out / "model")
@@ -532,10 +534,10 @@ def planned(
     return [r | dict(done=run_id(r) in done, seconds=seconds_of(variant_preset(name, r, preset), r["objective"], r["start"], rows)) for r in out]
 
 # %% ../nbs/09_experiment.ipynb #11da752d
-def make_row(name: str, cell: dict, preset: Preset, teacher: str | None, quiet: bool | None):
+def make_row(name: str, cell: dict, preset: Preset, quiet: bool | None):
     "Make one run of a study, or go on with it, and add its row. A search is judged by validation data."
     out, part = run_folder(name, *run_id(cell)), "val" if name.endswith("-search") else "test"
-    row = run(name, cell["objective"], cell["seed"], cell["start"], variant_preset(name, cell, preset), teacher, out, True, quiet, part)[1]
+    row = run(name, cell["objective"], cell["seed"], cell["start"], variant_preset(name, cell, preset), None, out, True, quiet, part)[1]
     if is_main(): append_row(results_file(name), row | dict(variant=cell["variant"]))
 
 # %% ../nbs/09_experiment.ipynb #12932eb3
@@ -550,13 +552,14 @@ def study(
 ) -> list[dict]: # all rows of the study, older ones included
     "Objectives x starts x seeds, a row each in `results_file(name)`; rows that are there are not run again. SettingError if they have other settings."
     file, preset = results_file(name), preset or get_preset(name)
+    if teacher: preset = replace(preset, teacher=teacher)
     for r in read_study(file):
         theirs = variant_preset(name, r, preset)
         check_same(r["config"], replace(theirs, train=loop_of(theirs, r["objective"], r["start"])), file)
     for cell in planned(name, objectives, seeds, starts, preset):
         try:
             with claimed(run_folder(name, *run_id(cell))):
-                if run_id(cell) not in map(run_id, read_study(file)): make_row(name, cell, preset, teacher, quiet) # read anew: another process may work on the same study
+                if run_id(cell) not in map(run_id, read_study(file)): make_row(name, cell, preset, quiet) # read anew: another process may work on the same study
         except Timeout as e: print(f"another process is at it: {e.lock_file}")
     return read_rows(file)
 
@@ -572,14 +575,17 @@ def model_name(
 def results_table(
     rows: list[dict], # of one study
 ): # a pandas DataFrame: a line an objective, start, variant (if any) and mask
-    "Mean and standard deviation over the seeds of a study: accuracy and selection rate on the part it was measured on. DataError for no rows, or rows that measured nothing."
+    "Mean and standard deviation over the seeds of a study: accuracy and selection rate on the part it was measured on. DataError for no rows, rows that measured nothing, or two rows of one run."
     import pandas as pd
     if not rows: raise DataError("a table needs rows with results, got none")
-    try: cells = [dict(model=model_name(r["config"]), objective=r["objective"], start=r["start"], variant=r.get("variant", ""), mask=m, accuracy=float(v["accuracy"]), selection_rate=float(v["selection_rate"]))
+    try: cells = [dict(model=model_name(r["config"]), objective=r["objective"], start=r["start"], variant=r.get("variant", ""), mask=m, seed=r["seed"], accuracy=float(v["accuracy"]), selection_rate=float(v["selection_rate"]))
                   for r in rows for m, v in r["masks"].items()]
     except (AttributeError, KeyError, TypeError, ValueError) as e: raise DataError(f"a table needs rows with results, got one without ({type(e).__name__}: {e})") from e
     keys = ["model", "objective", "start", *(["variant"] if any(c["variant"] for c in cells) else []), "mask"]
-    table = pd.DataFrame(cells, columns=["model", "objective", "start", "variant", "mask", "accuracy", "selection_rate"]).groupby(keys, sort=False).agg(
+    table = pd.DataFrame(cells, columns=["model", "objective", "start", "variant", "mask", "seed", "accuracy", "selection_rate"])
+    if len(twice := table[table.duplicated([*keys, "seed"])]):
+        raise DataError(f"a table needs one row a run, got two of {' '.join(map(str, twice[keys[:-1] + ['seed']].iloc[0]))}: their mean would be of neither, leave one out")
+    table = table.groupby(keys, sort=False).agg(
         n_seeds=("accuracy", "size"), accuracy_mean=("accuracy", "mean"), accuracy_std=("accuracy", "std"), selection_rate=("selection_rate", "mean"))
     return table.reset_index()
 

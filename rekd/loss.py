@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['sparsity_loss', 'sparsity_share', 'rationale_kd_loss', 'prediction_kd_loss', 'rekd_loss', 'annealed_alpha', 'Moment',
-           'seed_of', 'example_noise', 'CLS', 'RandomMask', 'draw', 'RE', 'REKD', 'agreement']
+           'seed_of', 'example_noise', 'CLS', 'RandomMask', 'draw', 'RE', 'REKD', 'read_alike', 'agreement']
 
 # %% ../nbs/03_loss.ipynb #a9fe977c
 import hashlib
@@ -218,14 +218,21 @@ def _reads(model):
     return dict(classes=model.config.labels, inputs=model.generator.backbone.modality) | how
 
 # %% ../nbs/03_loss.ipynb #b3ab8b7e
+def read_alike(
+    models: dict[str, RationaleModel], # by the names for the message
+):
+    "ModelError unless all models read the same features and name the same classes, as the first one does."
+    (first, *others), reads = models, {name: _reads(model) for name, model in models.items()}
+    for other in others:
+        for what, mine in reads[other].items():
+            if reads[first].get(what) == mine: continue
+            say = [f"{len(x)} word pieces" if what == "pieces" else shown(x) for x in (reads[first].get(what, ()), mine)]
+            raise ModelError(f"{first} and {other} must have the same {what}: {first} has {say[0]}, {other} {say[1]}")
+
 @patch
 def fits(self: REKD, model: RationaleModel):
     "ModelError unless teacher and student read the same features and name the same classes."
-    theirs, mine = _reads(self.teacher), _reads(model)
-    for what in mine:
-        if theirs.get(what) == mine[what]: continue
-        say = [f"{len(x)} word pieces" if what == "pieces" else shown(x) for x in (theirs.get(what, ()), mine[what])]
-        raise ModelError(f"teacher and student must have the same {what}: the teacher has {say[0]}, the student {say[1]}")
+    read_alike({"the teacher": self.teacher, "the student": model})
 
 # %% ../nbs/03_loss.ipynb #2fb23ce2
 @patch

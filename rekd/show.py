@@ -596,7 +596,9 @@ def report_examples(
     if folder and "evidence" in read_folder(folder)["test"].column_names:
         rows = load_eraser(folder)["test"]
         rows = [rows[i] for i in _spread(len(rows), n)]
-        return [r["text"] for r in rows], [r["label"] for r in rows], [r["human"] for r in rows]
+        names = ["negative", "positive"] # of ERASER's movies
+        if set(names) != set(labels): raise DataError(f"{dataset} has the classes {', '.join(names)}, the models know {', '.join(labels[:5])}: give a data set of their task")
+        return [r["text"] for r in rows], [labels.index(names[r["label"]]) for r in rows], [r["human"] for r in rows]
     rows, names = load_rows(dataset, starter)
     rows = rows["test"].select(_spread(len(rows["test"]), n))
     if names == [str(i) for i in range(len(labels))]: names = labels # bare numbers: the models' own order

@@ -138,6 +138,7 @@ def evaluate(
     accelerator: Accelerator | None = None, # for its precision and processes; float32 if None
 ) -> dict: # accuracy, selection_rate, expected_rate, ce (nats), sparsity (features squared), loss
     """Accuracy, selection rate and RE loss (REKD, section 3) under one named mask; the global random state stays.
+    `sparsity` is the squared mean excess over all examples, whatever the objective's `per`; `loss` is ce + select_lambda * sparsity.
     SettingError for an unknown mask, DataError if there are no examples."""
     check_name("mask", mask, MASKS)
     if not len(examples): raise DataError("there are no examples to evaluate")

@@ -251,6 +251,8 @@ BAD = [
     ("None for a model", SettingError, ["folder or a hub id", "None"], lambda w: RationaleModel.from_pretrained(None)),
     ("folder without config.json", MissingError, ["config.json"], lambda w: w.load(without("config.json"))),
     ("misspelt model", MissingError, ["'starter-techer'", "'starter-teacher'"], lambda w: find_model("starter-techer")),
+    ("path without a model", MissingError, ["no model", "/nowhere/model"], lambda w: find_model("/nowhere/model")),
+    ("two rows of one run", DataError, ["two of", "re paper 1", "leave one out"], lambda w: results_table([dict(objective="re", start="paper", seed=1, config=dict(backbone="x", num_layers=None), masks=dict(topk=dict(accuracy=a, selection_rate=0.1))) for a in (0.5, 0.8)])),
     ("preset without a model", MissingError, ["rekd train paper-imdb-base"], lambda w: find_model("paper-imdb-base")),
     ("config.json of 0 bytes", ModelError, ["config.json", "cannot be read"], lambda w: w.load(junk("config.json", b""))),
     ("config.json that is not JSON", ModelError, ["config.json", "cannot be read"], lambda w: w.load(junk("config.json", b"{'format': 1}"))),

@@ -112,6 +112,13 @@ def test_augmentation_is_a_shifted_crop_perhaps_mirrored():
     assert seen <= known and len(seen) > 25
 
 
+def test_a_loop_over_examples_ends():
+    for examples in (tiny.image_examples(3, 0), tiny.image_examples(3, 0, mirror=True), tiny.text_data(12).test):
+        assert [e["index"] for e in examples] == list(examples.numbers)
+        for i in (-1, len(examples.numbers)):
+            with pytest.raises(IndexError): examples[i]
+
+
 def test_a_mirror_image_is_an_example_of_its_own():
     examples = tiny.image_examples(6, 0, mirror=True)
     plain, seen = pixels(tiny.image_examples(6, 0), None, 0), {}

@@ -9,7 +9,7 @@ import tiny
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from rekd.errors import DataError, MissingError, SettingError
+from rekd.errors import DataError, MissingError, ModelError, SettingError
 from rekd.evaluate import (BINS, at_shares, auprc, comprehensiveness, crossed, document_prob, erasure, explain_document, interval, iou_f1, judge, judge_document, keep_scores,
                            load_eraser, mask_only_accuracy, model_prob, plausibility, random_scores, read_document, replace_dropped, replacement_difference, shift_mask,
                            spans_of, sufficiency, task_scores, to_words, token_f1, windows, word_of, word_spans)
@@ -272,6 +272,12 @@ def test_every_predictor_answers_from_every_choice(kind):
     with torch.no_grad(): right = {(c, p): (n.eval().predict(batch, mask(m)).argmax(-1) == batch["labels"]).float().mean().item() for c, m in (("a", a), ("b", b)) for p, n in (("a", a), ("b", b))}
     for key, value in right.items(): assert found[key] == pytest.approx(value), key
     with pytest.raises(DataError, match="no examples"): crossed(dict(a=a), [])
+
+
+def test_models_that_read_different_features_are_not_compared():
+    a, b = tiny.make_model(select_special=True), tiny.make_model(select_special=False)
+    for compare in (crossed, at_shares):
+        with pytest.raises(ModelError, match="a and b must have the same select_special"): compare(dict(a=a, b=b), tiny.text_data(12).train)
 
 
 def test_random_scores_repeat(text_model):

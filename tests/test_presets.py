@@ -145,6 +145,7 @@ def test_study_goes_on_where_it_stopped(home, monkeypatch):
     assert len(rows) == 6 and read_rows(results_file("demo")) == rows
     with pytest.raises(ValueError, match="alpha=0.3, this run has 0.5"): study("demo", ["cls"], [3], preset=get_preset("demo", alpha=0.5))
     with pytest.raises(ValueError, match="lr=0.0001, this run has 0.5"): study("demo", ["cls"], [3], preset=get_preset("demo", lr=0.5))
+    with pytest.raises(ValueError, match="teacher='imdb-teacher', this run has 'another'"): study("demo", ["rekd"], [3], teacher="another")
 
 
 def test_a_search_runs_its_variants_and_is_judged_by_validation(home, monkeypatch):

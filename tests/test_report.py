@@ -400,3 +400,9 @@ def test_explain_a_file_of_ones_own(saved, capsys, visit):
 def test_template_is_shipped():
     import rekd
     assert os.path.isfile(os.path.join(os.path.dirname(rekd.__file__), "report.html"))
+
+
+def test_classes_of_eraser_are_read_by_name_too(tmp_path):
+    truths = eraser(tmp_path / "movies")[1]
+    for labels in (tiny.LABELS, tiny.LABELS[::-1]): assert [labels[y] for y in report_examples(str(tmp_path / "movies"), labels)[1]] == [tiny.LABELS[y] for y in truths]
+    with pytest.raises(DataError, match="the models know x, y"): report_examples(str(tmp_path / "movies"), ["x", "y"])
