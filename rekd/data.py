@@ -257,7 +257,7 @@ def _pixels(self: Examples, i: int, augment=None) -> dict:
 @patch
 def __getitem__(self: Examples, key: int | tuple[int, int | None]) -> dict: # row, label, index
     i, seed = key if isinstance(key, tuple) else (key, None)
-    if i not in self.numbers: raise IndexError(f"example {i} of {len(self)}") # what ends a loop over the examples
+    if not 0 <= i < len(self.numbers): raise IndexError(f"example {i} of {len(self)}") # what ends a loop over the examples
     if self.mirror and seed is not None: i += len(self) * (seed_of("mirror", seed) % 2)
     if self.text: row = {k: v[self._starts[i]:self._starts[i + 1]].tolist() for k, v in self._tokens.items()}
     elif seed is None or self.augment is None: row = self._pixels(i)
