@@ -595,14 +595,14 @@ def report_examples(
     folder = data_folder(dataset, starter)
     if folder and "evidence" in read_folder(folder)["test"].column_names:
         rows = load_eraser(folder)["test"]
-        rows = [rows[i] for i in _spread(len(rows), n)]
-        names = ["negative", "positive"] # of ERASER's movies
-        if set(names) != set(labels): raise DataError(f"{dataset} has the classes {', '.join(names)}, the models know {', '.join(labels[:5])}: give a data set of their task")
-        return [r["text"] for r in rows], [labels.index(names[r["label"]]) for r in rows], [r["human"] for r in rows]
-    rows, names = load_rows(dataset, starter)
-    rows = rows["test"].select(_spread(len(rows["test"]), n))
-    if names == [str(i) for i in range(len(labels))]: names = labels # bare numbers: the models' own order
+        rows, names = [rows[i] for i in _spread(len(rows), n)], ["negative", "positive"]
+        sources, truths, human = ([r[key] for r in rows] for key in ("text", "label", "human"))
+    else:
+        rows, names = load_rows(dataset, starter)
+        rows = rows["test"].select(_spread(len(rows["test"]), n))
+        sources, truths, human = list(rows["input"]), rows["label"], None
+        if names == [str(i) for i in range(len(labels))]: names = labels # bare numbers: the models' own order
     if set(names) != set(labels):
         raise DataError(f"{dataset} has the classes {', '.join(names[:5])}, the models know "
                         f"{', '.join(labels[:5])}: give a data set of their task")
-    return list(rows["input"]), [labels.index(names[y]) for y in rows["label"]], None
+    return sources, [labels.index(names[y]) for y in truths], human
