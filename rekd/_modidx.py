@@ -201,6 +201,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                  'rekd.experiment.masks_of': ('experiment.html#masks_of', 'rekd/experiment.py'),
                                  'rekd.experiment.model_name': ('experiment.html#model_name', 'rekd/experiment.py'),
                                  'rekd.experiment.paired': ('experiment.html#paired', 'rekd/experiment.py'),
+                                 'rekd.experiment.paired_by_mask': ('experiment.html#paired_by_mask', 'rekd/experiment.py'),
                                  'rekd.experiment.planned': ('experiment.html#planned', 'rekd/experiment.py'),
                                  'rekd.experiment.prepare': ('experiment.html#prepare', 'rekd/experiment.py'),
                                  'rekd.experiment.rationale_accuracy': ('experiment.html#rationale_accuracy', 'rekd/experiment.py'),

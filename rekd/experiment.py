@@ -8,8 +8,8 @@ __all__ = ['PRESETS', 'VARIANTS', 'OBJECTIVES', 'STARTS', 'SEEDS', 'COST', 'PAPE
            'claimed', 'warm_from_cls', 'masks_of', 'loop_of', 'card_picture', 'run_record', 'run_folder', 'run',
            'load_students', 'results_file', 'append_row', 'read_rows', 'read_study', 'cells', 'study_plan',
            'seconds_of', 'run_id', 'variant_preset', 'planned', 'make_row', 'study', 'model_name', 'results_table',
-           'recovered', 'paired', 'beside_paper', 'summary', 'rationale_accuracy', 'study_tables', 'demo',
-           'build_starter', 'write_subset', 'build_starter_teacher', 'build_starter_students']
+           'recovered', 'paired', 'paired_by_mask', 'beside_paper', 'summary', 'rationale_accuracy', 'study_tables',
+           'demo', 'build_starter', 'write_subset', 'build_starter_teacher', 'build_starter_students']
 
 # %% ../nbs/09_experiment.ipynb #ba0e4f4b
 import dataclasses
@@ -235,11 +235,11 @@ def find_model(
     paths, name = settings()["paths"], str(name)
     for folder in (Path(name), Path(paths["artifacts"]) / "models" / name, Path(paths["runs"]) / name / "model"):
         if (folder / "config.json").is_file(): return str(folder)
-    absolute = Path(name).is_absolute() # then it is no hub id, and no pattern for glob
-    done = [] if absolute else sorted(Path(paths["runs"]).glob(f"{name}/re-*/model/config.json"), key=lambda f: f.stat().st_mtime)
+    if Path(name).is_absolute(): raise MissingError(f"no model in {name}: a model's folder has a config.json")
+    done = sorted(Path(paths["runs"]).glob(f"{name}/re-*/model/config.json"), key=lambda f: f.stat().st_mtime)
     if done: return str(done[-1].parent)
     if name in PRESETS: raise MissingError(f"no trained model of preset {name!r} yet: run `rekd train {name} --objective re --start warm`, or name another teacher")
-    if "/" in name and not absolute: return name
+    if "/" in name: return name
     known = {f.parent.name for f in Path(paths["artifacts"]).glob("models/*/config.json")} | set(PRESETS)
     raise MissingError(f"no model {name!r}{closest(name, known)}: it is no folder, no preset, and not in {Path(paths['artifacts']) / 'models'}; a hub id has the form OWNER/NAME")
 
@@ -614,6 +614,14 @@ def paired(
         out.append(dict(start=start, rekd_minus_re=float((rekd - re).mean()), ci_low=low, ci_high=high, n_seeds=len(seeds),
                         gap_recovery=float(recovered(np.mean(cls), re.mean(), rekd.mean())) if gap > 0 else None))
     return out
+
+
+def paired_by_mask(
+    rows: list[dict], # of one study
+): # a pandas DataFrame: mask, and what `paired` tells, a line a mask and start
+    "REKD minus RE under each mask that RE and REKD are measured with, see `paired`."
+    import pandas as pd
+    return pd.DataFrame([dict(mask=mask) | p for mask in masks_of("rekd") for p in paired(rows, mask)])
 
 # %% ../nbs/09_experiment.ipynb #385f0a9b
 PAPER = [dict(dataset=d, student=s, cls=c, re=re, rekd=rekd) for d, s, c, re, rekd in (
