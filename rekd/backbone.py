@@ -105,7 +105,8 @@ class ImageBackbone(Backbone):
         return x
 
 # %% ../nbs/01_backbone.ipynb #4a4da1a9
-_HUB = ("it is not on this machine and did not come from the hub. Check the spelling and the network; to work without one, download it elsewhere, "
+_HUB = ("it is not on this machine and did not come from the hub. Check the spelling and the network; "
+        "to work without one, download it elsewhere, "
         "put its folder where REKD_WEIGHTS (or `weights` in settings.ini) points, and set HF_HUB_OFFLINE=1")
 
 # %% ../nbs/01_backbone.ipynb #b44c5792
@@ -118,7 +119,8 @@ class TimmBackbone(Backbone):
         pool: str = "cls", # "cls" or "mean"
     ):
         from timm.models.vision_transformer import VisionTransformer
-        if not isinstance(net, VisionTransformer): raise SettingError(f"timm: expected a VisionTransformer, got {type(net).__name__}")
+        if not isinstance(net, VisionTransformer):
+            raise SettingError(f"timm: expected a VisionTransformer, got {type(net).__name__}")
         if pool == "cls" and net.cls_token is None: raise SettingError("this timm network has no [CLS] state: set pool='mean'")
         super().__init__(config, net.embed_dim, pool)
         self.net, self.prefix, self.patch = net, net.num_prefix_tokens, net.patch_embed.patch_size[0]
@@ -161,7 +163,8 @@ class BiGRU(Backbone):
         pool: str = "mean", # only "mean"
     ):
         if pool != "mean": raise SettingError(f"a BiGRU has no [CLS] state: set pool='mean', got {shown(pool)}")
-        for key, value in dict(vocab_size=vocab_size, hidden_size=hidden_size, num_layers=num_layers).items(): check_number(key, value, "[1, inf)", whole=True)
+        for key, value in dict(vocab_size=vocab_size, hidden_size=hidden_size, num_layers=num_layers).items():
+            check_number(key, value, "[1, inf)", whole=True)
         if hidden_size % 2: raise SettingError(f"hidden_size must be even, one half for each direction, got {hidden_size}")
         config = dict(model_type="bigru", vocab_size=vocab_size, hidden_size=hidden_size, num_layers=num_layers)
         super().__init__(config, hidden_size, pool)
@@ -190,12 +193,16 @@ def _hf_pretrained(source, config):
     "A transformers encoder in float32 with all its weights, from safetensors. ModelError if they are damaged, incomplete or of another kind."
     from transformers import AutoModel
     told = dict(output_loading_info=True, ignore_mismatched_sizes=True)
-    try: net, info = AutoModel.from_pretrained(source, config=config, dtype=torch.float32, use_safetensors=True, trust_remote_code=False, **told)
+    try:
+        net, info = AutoModel.from_pretrained(source, config=config, dtype=torch.float32, use_safetensors=True,
+                                              trust_remote_code=False, **told)
     except Exception as e:
         if isinstance(e, OSError) and not Path(source).is_dir(): raise MissingError(f"no weights of {source!r}: {_HUB}") from e
         raise ModelError(f"the weights of {source} cannot be used: {e} (only safetensors are read)") from e
-    if wrong := sorted(info["mismatched_keys"]): raise ModelError(f"{source}: {wrong[0][0]} has shape {wrong[0][1]}, its config.json means {wrong[0][2]}")
-    if missing := sorted(k for k in info["missing_keys"] if "pooler" not in k): raise ModelError(f"{source}: {len(missing)} weights are missing, the first is {missing[0]}")
+    if wrong := sorted(info["mismatched_keys"]):
+        raise ModelError(f"{source}: {wrong[0][0]} has shape {wrong[0][1]}, its config.json means {wrong[0][2]}")
+    if missing := sorted(k for k in info["missing_keys"] if "pooler" not in k):
+        raise ModelError(f"{source}: {len(missing)} weights are missing, the first is {missing[0]}")
     return net
 
 # %% ../nbs/01_backbone.ipynb #67b2bdc2
@@ -205,7 +212,8 @@ def _hf_net(config, pretrained, source):
     # plain attention trains about a tenth faster than the fused one on a CPU in bf16 (benchmarks/attention.py)
     config._attn_implementation = None if torch.cuda.is_available() else "eager"
     with _quiet_transformers():
-        net = _hf_pretrained(source, config) if pretrained else AutoModel.from_config(config, dtype=torch.float32, trust_remote_code=False)
+        net = (_hf_pretrained(source, config) if pretrained
+               else AutoModel.from_config(config, dtype=torch.float32, trust_remote_code=False))
     if getattr(net, "pooler", None) is not None: net.pooler = None
     return net
 
@@ -217,7 +225,8 @@ def _hf_backbone(config, pool, pretrained=False, source=None):
     "A transformers network in the adapter that fits it."
     if config.model_type in IMAGE_TYPES: return ImageBackbone(_hf_net(config, pretrained, source), pool)
     if hasattr(config, "patch_size") or hasattr(config, "image_size"):
-        raise SettingError(f"no adapter for image networks of type {config.model_type!r}: use one of {', '.join(IMAGE_TYPES)}, or timm/ARCHITECTURE")
+        raise SettingError(f"no adapter for image networks of type {config.model_type!r}: "
+                           f"use one of {', '.join(IMAGE_TYPES)}, or timm/ARCHITECTURE")
     return TextBackbone(_hf_net(config, pretrained, source), pool)
 
 # %% ../nbs/01_backbone.ipynb #736262c9
@@ -234,7 +243,8 @@ def backbone_from_config(
     config: dict, # a `Backbone.config`
     pool: str = "cls", # "cls" or "mean"
 ) -> Backbone: # with random weights
-    "Build a backbone from its JSON-ready description; the kind is looked up here, never imported by name. SettingError for an unknown kind or impossible numbers."
+    """Build a backbone from its JSON-ready description; the kind is looked up here, never imported by name.
+    SettingError for an unknown kind or impossible numbers."""
     if not isinstance(config, dict): raise SettingError(f"a backbone is described by a dict, got {shown(config)}")
     config = dict(config)
     kind, deep = config.pop("model_type", None), config | dict(config.get("options") or {})
@@ -261,7 +271,8 @@ def find_settings(
 ) -> Path | None: # the first rekd settings.ini on the way up, or None
     "`$REKD_SETTINGS` (MissingError if it is no file), or the nearest `settings.ini` with a `[paths]` section at `start` or above it."
     if path := os.environ.get("REKD_SETTINGS"):
-        if not Path(path).is_file(): raise MissingError(f"REKD_SETTINGS names {path}, which is not a file: correct it or unset it")
+        if not Path(path).is_file():
+            raise MissingError(f"REKD_SETTINGS names {path}, which is not a file: correct it or unset it")
         return Path(path)
     start = Path(start or Path.cwd()).resolve()
     for folder in (start, *start.parents):
@@ -277,12 +288,14 @@ def _read_settings(file: Path) -> dict[str, dict[str, str]]:
     except (configparser.Error, UnicodeDecodeError) as e: raise SettingError(f"{file} is not a settings file: {e}") from e
     for section in ini.sections():
         check_name(f"{file}: a section", section, DEFAULTS)
-        for key in ini[section] if section != "backbones" else (): check_name(f"{file}: a key of [{section}]", key, DEFAULTS[section])
+        for key in ini[section] if section != "backbones" else ():
+            check_name(f"{file}: a key of [{section}]", key, DEFAULTS[section])
     return {section: {k: v for k, v in ini[section].items() if v} for section in ini.sections()}
 
 # %% ../nbs/01_backbone.ipynb #5c25c6b3
 def settings() -> dict[str, dict[str, str]]: # sections paths, backbones and datasets
-    "Run settings: the built-in defaults, then `settings.ini`, then `REKD_DATA`, `REKD_WEIGHTS`, `REKD_RUNS`, `REKD_ARTIFACTS`. SettingError for an unknown name."
+    """Run settings: the built-in defaults, then `settings.ini`, then `REKD_DATA`, `REKD_WEIGHTS`, `REKD_RUNS`, `REKD_ARTIFACTS`.
+    SettingError for an unknown name."""
     file = find_settings()
     given = _read_settings(file) if file else {}
     found = {section: values | given.get(section, {}) for section, values in DEFAULTS.items()}
@@ -308,7 +321,8 @@ def weights_source(
     if gru := bigru_name(name): name = gru[1]
     s = settings()
     hub_id = s["backbones"].get(name, name)
-    roots = [Path(s["paths"]["artifacts"]) / "models", Path(s["paths"]["runs"])] + ([Path(s["paths"]["weights"])] if s["paths"]["weights"] else [])
+    roots = ([Path(s["paths"]["artifacts"]) / "models", Path(s["paths"]["runs"])]
+             + ([Path(s["paths"]["weights"])] if s["paths"]["weights"] else []))
     last = hub_id.split("/")[-1]
     for folder in [Path(name)] + [root / folder for root in roots for folder in (name, last, last.lower())]:
         if (folder / "config.json").is_file(): return str(folder)
@@ -321,7 +335,8 @@ def _source_config(name, num_layers):
     source = weights_source(name)
     try: config = AutoConfig.from_pretrained(source, trust_remote_code=False)
     except Exception as e:
-        if Path(source).is_dir(): raise ModelError(f"{source}/config.json does not describe a network of transformers: {e}") from e
+        if Path(source).is_dir():
+            raise ModelError(f"{source}/config.json does not describe a network of transformers: {e}") from e
         raise MissingError(f"no backbone {name!r}{closest(name, settings()['backbones'])}: {_HUB}") from e
     if num_layers is not None:
         check_number(f"num_layers of {name}", num_layers, f"[1, {config.num_hidden_layers}]", whole=True)
@@ -336,7 +351,8 @@ def _tokenizer(source):
     except Exception as e:
         if Path(source).is_dir(): raise ModelError(f"the tokenizer in {source} cannot be read: {e}") from e
         raise MissingError(f"no tokenizer {source!r}: {_HUB}") from e
-    if len(tokenizer) <= len(tokenizer.all_special_tokens): raise ModelError(f"the tokenizer of {source} knows no words: are its files (tokenizer.json) missing?")
+    if len(tokenizer) <= len(tokenizer.all_special_tokens):
+        raise ModelError(f"the tokenizer of {source} knows no words: are its files (tokenizer.json) missing?")
     return tokenizer
 
 # %% ../nbs/01_backbone.ipynb #78b73465
@@ -347,12 +363,15 @@ def load_backbone(
     pool: str = "cls", # "cls" or "mean"
     image_size: int | None = None, # pixels; timm needs it to size its position embeddings
 ) -> Backbone:
-    "A backbone by name, whole or its first `num_layers`, pretrained or from scratch. SettingError for an impossible `num_layers`, MissingError without weights, ModelError for damaged ones."
-    if not isinstance(name, str) or not name: raise SettingError(f"a backbone is given by its name, a folder or a hub id, got {shown(name)}")
+    """A backbone by name, whole or its first `num_layers`, pretrained or from scratch.
+    SettingError for an impossible `num_layers`, MissingError without weights, ModelError for damaged ones."""
+    if not isinstance(name, str) or not name:
+        raise SettingError(f"a backbone is given by its name, a folder or a hub id, got {shown(name)}")
     if name.startswith("timm/"):
         architecture = name.removeprefix("timm/")
         options = {k: v for k, v in dict(img_size=image_size, depth=num_layers).items() if v is not None}
-        return TimmBackbone(_timm_net(architecture, options, pretrained), dict(model_type="timm", architecture=architecture, options=options), pool)
+        return TimmBackbone(_timm_net(architecture, options, pretrained),
+                            dict(model_type="timm", architecture=architecture, options=options), pool)
     if gru := bigru_name(name):
         if pretrained: raise SettingError(f"{name} has no pretrained weights: set pretrained=False")
         return BiGRU(len(_tokenizer(weights_source(name))), gru[0], 1 if num_layers is None else num_layers, pool)
@@ -366,7 +385,8 @@ class TextProcessor:
         tokenizer, # a fast tokenizer of transformers
         max_length: int = 256, # tokens kept of a text, special tokens included
     ):
-        if not getattr(tokenizer, "is_fast", False): raise SettingError(f"a fast tokenizer of transformers is needed, got {type(tokenizer).__name__}")
+        if not getattr(tokenizer, "is_fast", False):
+            raise SettingError(f"a fast tokenizer of transformers is needed, got {type(tokenizer).__name__}")
         check_number("max_length", max_length, f"[{tokenizer.num_special_tokens_to_add() + 1}, inf)", whole=True)
         self.tokenizer, self.max_length = tokenizer, max_length
 
@@ -376,7 +396,8 @@ def clean(self: TextProcessor,
     texts: list[str], # raw texts
 ) -> list[str]: # the texts, without lone surrogates
     "Texts as a tokenizer takes them. DataError for anything but a list of strings."
-    if isinstance(texts, str | bytes) or not hasattr(texts, "__iter__"): raise DataError(f"expected a list of texts, got {shown(texts)}")
+    if isinstance(texts, str | bytes) or not hasattr(texts, "__iter__"):
+        raise DataError(f"expected a list of texts, got {shown(texts)}")
     texts = list(texts)
     for i, t in enumerate(texts):
         if not isinstance(t, str): raise DataError(f"text {i} must be a string, got {shown(t)}")
@@ -404,7 +425,8 @@ def pad(self: TextProcessor,
     L = max(len(r["input_ids"]) for r in rows)
     fill = lambda key, value: torch.tensor([list(r[key]) + [value] * (L - len(r[key])) for r in rows])
     valid = torch.tensor([[1] * len(r["input_ids"]) + [0] * (L - len(r["input_ids"])) for r in rows]).bool()
-    return dict(inputs=fill("input_ids", self.tokenizer.pad_token_id or 0), valid=valid, special=fill("special", 1).bool() & valid)
+    return dict(inputs=fill("input_ids", self.tokenizer.pad_token_id or 0), valid=valid,
+                special=fill("special", 1).bool() & valid)
 
 # %% ../nbs/01_backbone.ipynb #44830158
 @patch
@@ -421,7 +443,8 @@ def spans(self: TextProcessor,
     text: str, # one raw text
 ) -> list[tuple[int, int]]: # start and end, one pair a token
     "Character span of each token of `text`, as `__call__` cuts it; special tokens have an empty one."
-    return self.tokenizer(self.clean([text])[0], truncation=True, max_length=self.max_length, return_offsets_mapping=True)["offset_mapping"]
+    return self.tokenizer(self.clean([text])[0], truncation=True, max_length=self.max_length,
+                          return_offsets_mapping=True)["offset_mapping"]
 
 # %% ../nbs/01_backbone.ipynb #4ae87856
 @patch
@@ -434,13 +457,17 @@ def _to_rgb(image):
     "Any PIL image as an upright RGB image of 8 bits. DataError for one that cannot be read."
     from PIL import Image, ImageOps
     if not isinstance(image, Image.Image):
-        raise DataError(f"expected a PIL image, got {type(image).__name__}: PIL.Image.open(FILE) or PIL.Image.fromarray(UINT8_ARRAY) makes one")
+        raise DataError(f"expected a PIL image, got {type(image).__name__}: PIL.Image.open(FILE) or "
+                        "PIL.Image.fromarray(UINT8_ARRAY) makes one")
     try:
         image = ImageOps.exif_transpose(image)
-        if image.mode.startswith("I") and (deep := np.asarray(image)).max() > 255: image = Image.fromarray((deep.clip(0, 65535) >> 8).astype("uint8"))
+        if image.mode.startswith("I") and (deep := np.asarray(image)).max() > 255:
+            image = Image.fromarray((deep.clip(0, 65535) >> 8).astype("uint8"))
         mode, image = image.mode, image.convert("RGB")
     except Exception as e: raise DataError(f"an image cannot be read: {e}") from e
-    if mode == "F" or 0 in image.size: raise DataError(f"an image must have pixels of 8 or 16 bits, got mode {mode!r}, size {image.size}: scale decimal numbers to 0..255")
+    if mode == "F" or 0 in image.size:
+        raise DataError(f"an image must have pixels of 8 or 16 bits, got mode {mode!r}, size {image.size}: "
+                        "scale decimal numbers to 0..255")
     return image
 
 # %% ../nbs/01_backbone.ipynb #933cc6be
@@ -463,14 +490,16 @@ class ImageProcessor:
         for name, pixels in dict(size=size, patch=patch).items(): check_number(name, pixels, "[1, inf)", whole=True)
         if size % patch: raise SettingError(f"image size {size} is not a multiple of the patch size {patch}")
         for name, values, interval in (("mean", mean, "(-inf, inf)"), ("std", std, "(0, inf)")):
-            if not isinstance(values, list | tuple) or len(values) != 3: raise SettingError(f"{name} must be three numbers, got {shown(values)}")
+            if not isinstance(values, list | tuple) or len(values) != 3:
+                raise SettingError(f"{name} must be three numbers, got {shown(values)}")
             for v in values: check_number(name, v, interval)
         self.size, self.patch, self.mean, self.std = size, patch, tuple(mean), tuple(std)
     def clean(self,
         images: list, # PIL images of any mode and size
     ) -> list: # upright RGB images
         "Images as `__call__` takes them. DataError for anything but a list of PIL images, or one that cannot be read."
-        if not hasattr(images, "__iter__") or hasattr(images, "convert"): raise DataError(f"expected a list of PIL images, got {type(images).__name__}")
+        if not hasattr(images, "__iter__") or hasattr(images, "convert"):
+            raise DataError(f"expected a list of PIL images, got {type(images).__name__}")
         return [_to_rgb(i) for i in images]
     def __call__(self,
         images: list, # PIL images of any mode and size
@@ -492,6 +521,8 @@ def load_processor(
     backbone: Backbone, # tells the modality and the patch size
     **options, # `max_length` of a `TextProcessor`; `size`, `mean`, `std` of an `ImageProcessor`
 ) -> TextProcessor | ImageProcessor:
-    "The tokenizer that belongs to a backbone's weights, or the image preparation for its patches (by ImageNet's mean and deviation, as in the paper, unless others are given). ModelError for a damaged tokenizer, MissingError for none."
+    """The tokenizer that belongs to a backbone's weights, or the image preparation for its patches.
+    Images are centred by ImageNet's mean and deviation, as in the paper, unless others are given.
+    ModelError for a damaged tokenizer, MissingError for none."""
     if backbone.modality == "image": return ImageProcessor(patch=backbone.patch, **options)
     return TextProcessor(_tokenizer(source), **options)

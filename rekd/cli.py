@@ -80,7 +80,8 @@ def warm_note() -> str:
     means = {o: [r["masks"]["topk"]["accuracy"] for r in rows if r["objective"] == o] for o in ("re", "rekd")}
     if not all(means.values()): return "What both reach from the warm start: `rekd study demo --starts warm`."
     said = " and ".join(f"{o.upper()} {sum(a) / len(a):.3f} ({len(a)} seeds)" for o, a in means.items())
-    return f"From the warm start (the student's own CLS model, sparsity from 50% down) topk gives {said}: rows in artifacts/results/demo.jsonl."
+    return (f"From the warm start (the student's own CLS model, sparsity from 50% down) topk gives {said}: "
+            "rows in artifacts/results/demo.jsonl.")
 
 # %% ../nbs/10_cli.ipynb #23fab57b
 def show_reviews(models: dict, test, n: int, page: Path):
@@ -92,7 +93,8 @@ def show_reviews(models: dict, test, n: int, page: Path):
     for i in range(min(n, len(some))):
         print(f"\nReview {i + 1}, truly {truths[i]}")
         for k, e in told.items(): print(f"  {k}: {verdict(e[i], truths[i])}\n    {to_terminal(e[i], colour())}")
-    page.write_text(rationale_page([{k: e[i] for k, e in told.items()} for i in range(len(some))], truths, "Rationales of teacher, RE and REKD",
+    page.write_text(rationale_page([{k: e[i] for k, e in told.items()} for i in range(len(some))], truths,
+                                   "Rationales of teacher, RE and REKD",
                                    "Test reviews of the starter set. Kept words are marked; the models saw nothing else."))
 
 # %% ../nbs/10_cli.ipynb #76e41972
@@ -103,12 +105,14 @@ def run_demo(command: Demo):
     from rekd.show import plot_curves
     ready(command.json, command.out / "curves.png")
     preset = get_preset("demo")
-    print(f"A small student learns to classify IMDB reviews from {preset.sparsity:.0%} of their words. RE and REKD start alike, from the paper's start:\n"
+    print(f"A small student learns to classify IMDB reviews from {preset.sparsity:.0%} of their words. "
+          "RE and REKD start alike, from the paper's start:\n"
           f"pretrained layers, new heads. The teacher, an RE model, is shipped in artifacts/models/{preset.teacher}.\n")
     rows, models, histories = demo(command.seed)
     test = load_rows(preset.dataset, preset.starter)[0]["test"]
     print("\n" + table(rows, {"objective": "", "mask": "", "accuracy": ".3f", "selection_rate": ".3f", "seconds": ".0f"}))
-    print(f"\n{preset.n_test} test reviews. none: all words; random: as many words as topk, chosen blindly; topk: the best {preset.sparsity:.0%}; deterministic: where keep wins;\n"
+    print(f"\n{preset.n_test} test reviews. none: all words; random: as many words as topk, chosen blindly; topk: "
+          f"the best {preset.sparsity:.0%}; deterministic: where keep wins;\n"
           "sampled: the paper's noisy masks. seconds: what training took, the same in each line of a model.")
     print(warm_note())
     command.out.mkdir(parents=True, exist_ok=True)
@@ -136,7 +140,8 @@ def run_train(command: Train):
     from rekd.experiment import get_preset, run, run_folder
     from rekd.train import is_main
     out = command.out or run_folder(command.preset, command.objective, command.start, command.seed)
-    row = run(command.preset, command.objective, command.seed, command.start, get_preset(command.preset, **parse_changes(command.set)), command.teacher, out, command.resume)[1]
+    row = run(command.preset, command.objective, command.seed, command.start,
+              get_preset(command.preset, **parse_changes(command.set)), command.teacher, out, command.resume)[1]
     if not is_main(): return
     print(table([dict(mask=m, **r) for m, r in row["masks"].items()], {"mask": "", "accuracy": ".3f", "selection_rate": ".3f"}))
     print(f"The model is in {out}/model; its metrics are in {out}/metrics.jsonl.")
@@ -156,7 +161,8 @@ class Study:
 # %% ../nbs/10_cli.ipynb #0dca5e4a
 def hours(seconds: float | None) -> str:
     "A time as people say it."
-    return "unknown" if seconds is None else f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+    return ("unknown" if seconds is None else f"{seconds:.0f} s" if seconds < 100
+            else f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h")
 
 # %% ../nbs/10_cli.ipynb #8abe5c51
 def variant_column(rows: list[dict]) -> dict: # for `table`; empty if no row has a variant
@@ -169,7 +175,9 @@ def show_plan(preset: str, runs: list[dict]):
                 {"objective": "", "start": "", "seed": "d"} | variant_column(runs) | {"state": "", "time": ""}))
     left = [r["seconds"] for r in runs if not r["done"]]
     print(f"{len(runs) - len(left)} of {len(runs)} runs are done.")
-    if left: print(f"The others: {'a time that the first rows will tell' if None in left else hours(sum(left))}. Run them: rekd study {preset}")
+    if left:
+        print(f"The others: {'a time that the first rows will tell' if None in left else hours(sum(left))}. Run them: "
+              f"rekd study {preset}")
 
 # %% ../nbs/10_cli.ipynb #d1ff7e6c
 def run_study(command: Study):
@@ -177,11 +185,14 @@ def run_study(command: Study):
     from rekd.experiment import get_preset, planned, results_file, study
     from rekd.train import is_main
     preset = get_preset(command.preset, **parse_changes(command.set))
-    if command.dry_run: return show_plan(command.preset, planned(command.preset, command.objectives, command.seeds, command.starts, preset))
+    if command.dry_run:
+        return show_plan(command.preset, planned(command.preset, command.objectives, command.seeds, command.starts, preset))
     rows = study(command.preset, command.objectives, command.seeds, command.starts, preset, command.teacher)
     if not is_main(): return
-    flat = [dict(objective=r["objective"], start=r["start"], seed=r["seed"], variant=r.get("variant"), mask=m, seconds=r["seconds"], **v) for r in rows for m, v in r["masks"].items()]
-    print(table(flat, {"objective": "", "start": "", "seed": "d"} | variant_column(rows) | {"mask": "", "accuracy": ".3f", "selection_rate": ".3f", "seconds": ".0f"}))
+    flat = [dict(objective=r["objective"], start=r["start"], seed=r["seed"], variant=r.get("variant"), mask=m,
+                 seconds=r["seconds"], **v) for r in rows for m, v in r["masks"].items()]
+    print(table(flat, {"objective": "", "start": "", "seed": "d"} | variant_column(rows)
+                | {"mask": "", "accuracy": ".3f", "selection_rate": ".3f", "seconds": ".0f"}))
     print(f"Rows: {results_file(command.preset)}. Their averages: rekd table {command.preset}")
 
 # %% ../nbs/10_cli.ipynb #a1587f65
@@ -196,10 +207,13 @@ def run_table(command: Table):
     "Print the tables of a study that is kept in artifacts/results."
     from rekd.experiment import study_tables
     found = study_tables(command.preset)
-    print(table(found["rows"], {"model": "", "objective": "", "start": ""} | variant_column(found["rows"]) | {"mask": "", "n_seeds": "d", "accuracy_mean": ".3f", "accuracy_std": ".3f", "selection_rate": ".3f"}))
+    print(table(found["rows"], {"model": "", "objective": "", "start": ""} | variant_column(found["rows"])
+                | {"mask": "", "n_seeds": "d", "accuracy_mean": ".3f", "accuracy_std": ".3f", "selection_rate": ".3f"}))
     if found["paired"]:
-        print("\n" + table(found["paired"], {"start": "", "rekd_minus_re": "+.3f", "ci_low": "+.3f", "ci_high": "+.3f", "n_seeds": "d", "gap_recovery": ".2f"}))
-        print("Differences are paired over seeds, under topk, with a 95% bootstrap interval (of three seeds or fewer: the smallest to the largest); gap_recovery is (REKD - RE) / (CLS - RE).")
+        print("\n" + table(found["paired"], {"start": "", "rekd_minus_re": "+.3f", "ci_low": "+.3f", "ci_high": "+.3f",
+                                             "n_seeds": "d", "gap_recovery": ".2f"}))
+        print("Differences are paired over seeds, under topk, with a 95% bootstrap interval (of three seeds or fewer: "
+              "the smallest to the largest); gap_recovery is (REKD - RE) / (CLS - RE).")
     print(f"Accuracy on the {'validation' if command.preset.endswith('-search') else 'test'} part.")
     if command.json: save(command.json, json.dumps(found, indent=1) + "\n")
 
@@ -211,7 +225,8 @@ class Evaluate:
     dataset: str = "imdb" # a data set, or a folder with train.parquet and test.parquet
     starter: bool = False # the repo's starter set
     n_test: int | None = None # only so many rows
-    masks: list[Literal["topk", "deterministic", "sampled", "random", "none"]] = field(default_factory=lambda: ["topk", "deterministic", "sampled"])
+    masks: list[Literal["topk", "deterministic", "sampled", "random", "none"]] = field(
+        default_factory=lambda: ["topk", "deterministic", "sampled"])
     json: Path | None = None # also write the rows to this file
 
 # %% ../nbs/10_cli.ipynb #13e633e7
@@ -348,13 +363,19 @@ def run_presets(command: Presets):
     from rekd.experiment import PRESETS, get_preset
     shown = PRESETS if command.name is None else {command.name: get_preset(command.name)}
     if command.json: print(json.dumps({k: asdict(p) for k, p in shown.items()}, indent=1))
-    elif command.name: print("\n".join(f"{k:18} {v}" for k, v in (asdict(shown[command.name]) | asdict(shown[command.name].train)).items() if k != "train"))
+    elif command.name:
+        print("\n".join(f"{k:18} {v}" for k, v in (asdict(shown[command.name])
+                                                   | asdict(shown[command.name].train)).items() if k != "train"))
     else:
-        rows = [dict(preset=k, backbone=p.backbone, layers=p.num_layers, keep=p.sparsity, lam=p.select_lambda, lam_re=p.re_select_lambda, lr=p.train.lr, epochs=p.train.epochs,
-                     cls=p.cls_epochs, batch=p.train.batch_size, decay=p.train.weight_decay, dropout=p.dropout) for k, p in shown.items()]
-        print(table(rows, {"preset": "", "backbone": "", "layers": "d", "keep": ".2f", "lam": ".0e", "lam_re": ".0e", "lr": ".0e", "epochs": "d", "cls": "d", "batch": "d",
+        rows = [dict(preset=k, backbone=p.backbone, layers=p.num_layers, keep=p.sparsity, lam=p.select_lambda,
+                     lam_re=p.re_select_lambda, lr=p.train.lr, epochs=p.train.epochs,
+                     cls=p.cls_epochs, batch=p.train.batch_size, decay=p.train.weight_decay, dropout=p.dropout)
+                     for k, p in shown.items()]
+        print(table(rows, {"preset": "", "backbone": "", "layers": "d", "keep": ".2f", "lam": ".0e", "lam_re": ".0e",
+                           "lr": ".0e", "epochs": "d", "cls": "d", "batch": "d",
                            "decay": ".0e", "dropout": ".1f"}))
-        print("\nlayers: all if -. keep: target share of features. lam, lam_re: weight of the sparsity loss, and another one when RE trains alone. epochs: of RE and REKD; cls: of CLS and random.")
+        print("\nlayers: all if -. keep: target share of features. lam, lam_re: weight of the sparsity loss, "
+              "and another one when RE trains alone. epochs: of RE and REKD; cls: of CLS and random.")
         print("`rekd presets NAME` shows every setting of one.")
 
 # %% ../nbs/10_cli.ipynb #057de9f8
@@ -375,12 +396,16 @@ def run_starter(command: Starter):
     print(f"The starter set is in {command.out}.")
 
 # %% ../nbs/10_cli.ipynb #e83aa507
-COMMANDS: dict[type, Callable] = {Demo: run_demo, Train: run_train, Evaluate: run_evaluate, Explain: run_explain, Report: run_report, Study: run_study, Table: run_table, Presets: run_presets, Starter: run_starter}
+COMMANDS: dict[type, Callable] = {Demo: run_demo, Train: run_train, Evaluate: run_evaluate, Explain: run_explain,
+                                  Report: run_report, Study: run_study, Table: run_table, Presets: run_presets,
+                                  Starter: run_starter}
 
 # %% ../nbs/10_cli.ipynb #1c5a4fbf
 def main(args: list[str] | None = None):
     "Entry point of `rekd`: a wrong input ends in one line that says what to do."
-    command = tyro.extras.subcommand_cli_from_dict({c.__name__.lower(): c for c in COMMANDS}, prog="rekd", description="Self-explaining classifiers: select a few features, predict from nothing else.", args=args)
+    command = tyro.extras.subcommand_cli_from_dict(
+        {c.__name__.lower(): c for c in COMMANDS}, prog="rekd",
+        description="Self-explaining classifiers: select a few features, predict from nothing else.", args=args)
     try: COMMANDS[type(command)](command)
     except (RekdError, OSError) as e: sys.exit(f"rekd: {e}")
     except KeyboardInterrupt: sys.exit(130)

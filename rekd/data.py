@@ -63,12 +63,14 @@ def _seen(rows):
     "The different labels of each part. DataError if a row has none, or they are no numbers or words."
     for part, ds in rows.items():
         kind = str(ds.data.column("label").type)
-        if not re.search("int|string|bool|float|double|decimal", kind) or kind.startswith(("list", "struct", "large_list", "fixed")):
+        if (not re.search("int|string|bool|float|double|decimal", kind)
+            or kind.startswith(("list", "struct", "large_list", "fixed"))):
             raise DataError(f"{part}: labels must be whole numbers or words, got {kind}")
         if n := ds.data.column("label").null_count: raise DataError(f"{part}: {n} rows have no label")
     seen = {part: set(ds.unique("label")) for part, ds in rows.items()}
     for part, values in seen.items():
-        if bad := [v for v in values if isinstance(v, float) and not v.is_integer()]: raise DataError(f"{part}: labels must be whole numbers or words, got {bad[0]!r}")
+        if bad := [v for v in values if isinstance(v, float) and not v.is_integer()]:
+            raise DataError(f"{part}: labels must be whole numbers or words, got {bad[0]!r}")
     return seen
 
 # %% ../nbs/04_data.ipynb #8e9a2ac2
@@ -87,7 +89,8 @@ def name_labels(
         if bad := sorted(str(v) for v in values if v not in names and v not in range(len(names))):
             known = ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")
             raise DataError(f"{part}: unknown label {bad[0]!r}; the {len(names)} classes are {known}{closest(bad[0], names)}")
-    if len(seen["train"]) < 2: raise DataError(f"train has one class only, {shown(seen['train'].pop())}: a classifier needs rows of two or more")
+    if len(seen["train"]) < 2:
+        raise DataError(f"train has one class only, {shown(seen['train'].pop())}: a classifier needs rows of two or more")
     return rows.cast_column("label", datasets.ClassLabel(names=names)), names
 
 # %% ../nbs/04_data.ipynb #67dcfd0e
@@ -105,16 +108,19 @@ def data_folder(
     starter: bool = False, # the starter set of the repo
 ) -> Path | None: # None: read it from the hub
     "Where the Parquet files of a data set lie. SettingError for a name that means nothing, MissingError if the starter set has none of that name."
-    if not isinstance(name, str) or not name: raise SettingError(f"a data set is given by its name or its folder, got {shown(name)}")
+    if not isinstance(name, str) or not name:
+        raise SettingError(f"a data set is given by its name or its folder, got {shown(name)}")
     paths, short = settings()["paths"], name if Path(name).is_dir() else name.split("-")[0]
     if starter:
         if (folder := Path(paths["artifacts"]) / "data" / short).is_dir(): return folder
-        raise MissingError(f"the starter set has no data set {name!r}{closest(name, COLUMNS)}: {folder} is not there. It comes with the repository; REKD_ARTIFACTS says where that is")
+        raise MissingError(f"the starter set has no data set {name!r}{closest(name, COLUMNS)}: {folder} is not there. "
+                           "It comes with the repository; REKD_ARTIFACTS says where that is")
     if Path(name).is_dir(): return Path(name)
     local = Path(paths["data"]) / short if paths["data"] else None
     if name not in COLUMNS and not (local and local.is_dir()):
         known = ", ".join(COLUMNS)
-        raise SettingError(f"unknown data set {name!r}{closest(name, COLUMNS)}: expected one of {known}, or a folder with train.parquet and test.parquet")
+        raise SettingError(f"unknown data set {name!r}{closest(name, COLUMNS)}: expected one of {known}, "
+                           "or a folder with train.parquet and test.parquet")
     return local
 
 # %% ../nbs/04_data.ipynb #0b51f156
@@ -126,7 +132,8 @@ def _class_names(folder, column):
     except (ValueError, RecursionError) as e: raise DataError(f"{file} is not JSON: {e}") from e
     if isinstance(names, dict):
         key = next((k for k in (column, column.removesuffix("_label")) if k in names), None)
-        if key is None: raise DataError(f"{file} has no names for the column {column!r}; it has {', '.join(names)}{closest(column, names)}")
+        if key is None:
+            raise DataError(f"{file} has no names for the column {column!r}; it has {', '.join(names)}{closest(column, names)}")
         names = names[key]
     if not isinstance(names, list) or not all(isinstance(n, str) for n in names) or not len(set(names)) == len(names) > 1:
         raise DataError(f"{file} must hold a list of class names, two or more and all different, got {shown(names)}")
@@ -141,8 +148,10 @@ def _from_hub(name):
         with _bars_on_terminals(): rows = datasets.load_dataset(source)
         return datasets.DatasetDict({k: rows[k] for k in ("train", "test")})
     except Exception as e:
-        raise MissingError(f"the data set {name!r} ({source}) did not come from the hub ({type(e).__name__}: {str(e)[:200]}). Check the network; to work without one, put "
-                           f"{name.split('-')[0]}/train.parquet and test.parquet into the folder that REKD_DATA (or `data` in settings.ini) names") from e
+        raise MissingError(f"the data set {name!r} ({source}) did not come from the hub ({type(e).__name__}: "
+                           f"{str(e)[:200]}). Check the network; to work without one, put "
+                           f"{name.split('-')[0]}/train.parquet and test.parquet into the folder that REKD_DATA (or "
+                           "`data` in settings.ini) names") from e
 
 # %% ../nbs/04_data.ipynb #09a4ff50
 def _read(name, starter):
@@ -163,7 +172,8 @@ def _check_inputs(name, part, column, kind):
         raise DataError(f"{where}: images must be encoded bytes (such as a PNG file's), got {held}")
     if "string" not in held or "list" in held or "struct" in held: raise DataError(f"{where}: texts must be strings, got {held}")
     empty = [i for i, t in enumerate(pc.utf8_trim_whitespace(column.cast("large_string")).to_pylist()) if not t]
-    if empty: raise DataError(f"{where}: {len(empty)} rows have an empty text, the first is row {empty[0]}: drop them or fill them in")
+    if empty:
+        raise DataError(f"{where}: {len(empty)} rows have an empty text, the first is row {empty[0]}: drop them or fill them in")
 
 # %% ../nbs/04_data.ipynb #0b3be80a
 def _columns(name, rows):
@@ -174,7 +184,9 @@ def _columns(name, rows):
     for part, ds in rows.items():
         for c in columns.values():
             what = "'text' or 'image'" if c == "text" and name not in COLUMNS else repr(c)
-            if c not in ds.column_names: raise DataError(f"{name}: {part} has no column {what}; its columns are {ds.column_names}{closest(c, ds.column_names)}")
+            if c not in ds.column_names:
+                raise DataError(f"{name}: {part} has no column {what}; "
+                                f"its columns are {ds.column_names}{closest(c, ds.column_names)}")
         _check_inputs(name, part, ds.data.column(columns["input"]), columns["input"])
     return columns
 
@@ -203,20 +215,24 @@ def stratified_split(
     check_number("seed", seed, "[0, inf)", whole=True)
     names = rows.features["label"].names
     for k, n in Counter(rows["label"]).items():
-        if n == 1: raise DataError(f"label {names[k]!r} has one row, which cannot be in both parts: add rows or bring a val.parquet")
+        if n == 1:
+            raise DataError(f"label {names[k]!r} has one row, which cannot be in both parts: add rows or bring a val.parquet")
     try: return rows.train_test_split(stratify_by_column="label", seed=seed, **size)
-    except (ValueError, TypeError) as e: raise DataError(f"{len(rows)} rows of {len(names)} classes cannot be split with {size}: {e}") from e
+    except (ValueError, TypeError) as e:
+        raise DataError(f"{len(rows)} rows of {len(names)} classes cannot be split with {size}: {e}") from e
 
 # %% ../nbs/04_data.ipynb #ca522bfe
 class Examples(torch.utils.data.Dataset):
-    "One part of a data set, ready to be batched. A key is an index, or (index, seed) to augment. DataError for texts where images are read, or images where texts are."
+    """One part of a data set, ready to be batched. A key is an index, or (index, seed) to augment.
+    DataError for texts where images are read, or images where texts are."""
     def __init__(self,
         rows, # a `datasets.Dataset` with `input` (texts or images) and `label`
         processor: TextProcessor | ImageProcessor, # of the model
         augment=None, # PIL image -> PIL image, for keys with a seed
         mirror: bool = False, # images: half of the keys with a seed mean the mirror image, which is example `i + len(self)`
     ):
-        if not isinstance(processor, TextProcessor | ImageProcessor): raise SettingError(f"processor must be a TextProcessor or an ImageProcessor, got {shown(processor)}")
+        if not isinstance(processor, TextProcessor | ImageProcessor):
+            raise SettingError(f"processor must be a TextProcessor or an ImageProcessor, got {shown(processor)}")
         self.rows, self.augment, self.mirror = rows, augment, mirror
         self.processor: Any = processor # `self.text` tells which
         self.labels, self.text = list(rows["label"]), isinstance(processor, TextProcessor)
@@ -316,7 +332,8 @@ def loader(
     "Batches in the given order. Leaves PyTorch's global random state alone. SettingError for an empty batch or an index that is not there."
     check_number("num_workers", num_workers, "[0, inf)", whole=True)
     if not all(batches): raise SettingError("a batch must hold an example, got an empty one")
-    if wrong := [i for b in batches for i in b if not isinstance(i, int) or i not in examples.numbers]: raise SettingError(f"there is no example {shown(wrong[0])}: there are {len(examples)}")
+    if wrong := [i for b in batches for i in b if not isinstance(i, int) or i not in examples.numbers]:
+        raise SettingError(f"there is no example {shown(wrong[0])}: there are {len(examples)}")
     keys = [[(i, None if seed is None else seed * 1_000_003 + i) for i in b] for b in batches]
     own = torch.Generator() # else it draws from the global one
     return DataLoader(examples, batch_sampler=keys, collate_fn=examples.collate, num_workers=num_workers, generator=own)
@@ -348,7 +365,8 @@ def load_data(
     split_seed: int = 2025, # of the subsets and the validation split, the same for all runs
     augment: str = "paper", # images of train: "paper" (crop and flip) or "mirror" (flip only)
 ) -> Data:
-    "Rows to examples, with a stratified validation part. SettingError for an impossible number of rows or share; errors as in `load_rows` and `stratified_split`."
+    """Rows to examples, with a stratified validation part.
+    SettingError for an impossible number of rows or share; errors as in `load_rows` and `stratified_split`."""
     for key, n in dict(n_train=n_train, n_test=n_test).items():
         if n is not None: check_number(key, n, "[1, inf)", whole=True)
     check_number("val_share", val_share, "(0, 1)")
@@ -357,7 +375,8 @@ def load_data(
     pick = lambda ds, n: stratified_split(ds, split_seed, train_size=n)["train"] if n and n < len(ds) else ds
     train, val = pick(rows["train"], n_train), rows.get("val")
     if val is None: train, val = stratified_split(train, split_seed, test_size=val_share).values()
-    change: dict = {} if isinstance(processor, TextProcessor) else dict(mirror=True) if augment == "mirror" else dict(augment=paper_augment)
+    change: dict = {} if isinstance(processor,
+                                    TextProcessor) else dict(mirror=True) if augment == "mirror" else dict(augment=paper_augment)
     test = Examples(pick(rows["test"], n_test), processor)
     return Data(Examples(train, processor, **change), Examples(val, processor), test, labels)
 
@@ -388,11 +407,13 @@ def trim_vocabulary(
     out: str | Path, # the folder to write
     num_layers: int | None = None, # keep only the first layers
 ):
-    "Keep the pieces that `texts` use most and their rows of the word table, in half precision; rarer words split further. SettingError unless it is a WordPiece tokenizer."
+    """Keep the pieces that `texts` use most and their rows of the word table, in half precision; rarer words split further.
+    SettingError unless it is a WordPiece tokenizer."""
     from transformers import AutoModel, BertTokenizer
     check_number("size", size, "[1, inf)", whole=True)
     tok = _tokenizer(str(source))
-    if (kind := type(tok.backend_tokenizer.model).__name__) != "WordPiece": raise SettingError(f"the tokenizer of {source} is {kind}, only WordPiece can be trimmed")
+    if (kind := type(tok.backend_tokenizer.model).__name__) != "WordPiece":
+        raise SettingError(f"the tokenizer of {source} is {kind}, only WordPiece can be trimmed")
     options = {} if num_layers is None else dict(num_hidden_layers=num_layers)
     kept, vocab = _pieces_to_keep(tok, texts, size), tok.get_vocab()
     with _quiet_transformers():

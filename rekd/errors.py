@@ -66,7 +66,8 @@ def check_name(
     "SettingError with the closest match unless `value` is one of `known`."
     if isinstance(value, str) and value in known: return
     names = ", ".join(list(known)[:12]) + (", ..." if len(known) > 12 else "")
-    raise SettingError(f"{what} must be one of {names}, got {shown(value)}{closest(value, known) if isinstance(value, str) else ''}")
+    raise SettingError(f"{what} must be one of {names}, "
+                       f"got {shown(value)}{closest(value, known) if isinstance(value, str) else ''}")
 
 # %% ../nbs/00_errors.ipynb #2207b89c
 def check_number(
@@ -94,4 +95,5 @@ def writing(
     except (OSError, RuntimeError, SafetensorError) as e:
         there = next(p for p in Path(path).absolute().parents if p.is_dir())
         space = f"{shutil.disk_usage(there).free / 1e6:,.1f} MB are free there"
-        raise WriteError(f"cannot write {path}: {getattr(e, 'strerror', None) or e} ({space}). Make room, or choose another folder") from e
+        raise WriteError(f"cannot write {path}: {getattr(e, 'strerror', None) or e} ({space}). Make room, "
+                         "or choose another folder") from e

@@ -234,7 +234,8 @@ def at_shares(
     examples: Examples,
     shares=BINS, # of the selectable features
 ) -> list[dict]: # model, share, accuracy, agreement (of the first model's features, how many are kept as well)
-    "What models predict from their best features at each share, and how far they choose what the first one chooses. ModelError if they read different features."
+    """What models predict from their best features at each share, and how far they choose what the first one chooses.
+    ModelError if they read different features."""
     read_alike(models)
     judged = {name: judge(model, examples, shares=shares) for name, model in models.items()}
     first = next(iter(judged.values()))["masks"]
@@ -249,7 +250,8 @@ def crossed(
     examples: Examples,
     batch_size: int = 64,
 ) -> list[dict]: # chooser ("blind choice" or a model), predictor, accuracy
-    "Accuracy of every model's predictor from every model's top-k choice, and from a blind choice of the first one's size. DataError if there are no examples, ModelError if the models read different features."
+    """Accuracy of every model's predictor from every model's top-k choice, and from a blind choice of the first one's size.
+    DataError if there are no examples, ModelError if the models read different features."""
     if not len(examples): raise DataError("there are no examples to evaluate")
     read_alike(models)
     first = next(iter(models.values()))
@@ -259,7 +261,8 @@ def crossed(
         batch = {k: v.to(first.device) for k, v in batch.items()}
         for chooser, (its, score) in choosers.items():
             mask = topk_mask(score(its, batch), its.selectable(batch), its.config.sparsity)
-            for name, model in models.items(): right[chooser, name] += int((model.predict(batch, mask).argmax(-1) == batch["labels"]).sum())
+            for name, model in models.items():
+                right[chooser, name] += int((model.predict(batch, mask).argmax(-1) == batch["labels"]).sum())
     return [dict(chooser=c, predictor=p, accuracy=n / len(examples)) for (c, p), n in right.items()]
 
 # %% ../nbs/06_evaluate.ipynb #10e6a3a0

@@ -38,9 +38,11 @@ from .train import MASKS, TrainConfig, evaluate, fingerprint, fit, is_main, make
 from safetensors.torch import load_file, save_file
 
 # %% ../nbs/09_experiment.ipynb #d3c6c8eb
-_NAMES = dict(pool=("cls", "mean"), freeze_embeddings=("generator", "both"), part=("both", "rationale", "prediction"), kd_mask=("student", "teacher"),
+_NAMES = dict(pool=("cls", "mean"), freeze_embeddings=("generator", "both"), part=("both", "rationale", "prediction"),
+              kd_mask=("student", "teacher"),
               noise=("independent", "shared", "none"), sparsity_per=("batch", "example"), augment=("paper", "mirror"))
-_NUMBERS = {"(0, 1)": "sparsity val_share", "(0, inf)": "re_lr warm_lr", "[0, 1)": "dropout", "[0, 1]": "alpha", "[0, inf)": "select_lambda re_select_lambda kd_r_lambda"}
+_NUMBERS = {"(0, 1)": "sparsity val_share", "(0, inf)": "re_lr warm_lr", "[0, 1)": "dropout", "[0, 1]": "alpha",
+            "[0, inf)": "select_lambda re_select_lambda kd_r_lambda"}
 _WHOLE = "num_layers max_length image_size cls_epochs rekd_epochs n_train n_test"
 
 # %% ../nbs/09_experiment.ipynb #a7d730cb
@@ -110,8 +112,10 @@ for _data, _sparsity in (("cifar10", 0.15), ("cifar100-20", 0.15), ("cifar100-10
         PRESETS[f"paper-{_data}-tiny-1e-2"] = replace(PRESETS[f"paper-{_data}-tiny"], select_lambda=1e-2)
 
 # %% ../nbs/09_experiment.ipynb #4cdf731c
-_loop = TrainConfig(epochs=3, lr=1e-4, weight_decay=0.01, warmup=0.05, decay=True, clip=1.0, T_end=0.5, T_every=10, eval_mask="topk", precision="auto")
-_text: dict[str, Any] = dict(sparsity=0.10, select_lambda=1e-3, pool="mean", select_special=False, freeze_embeddings="both", max_length=128, noise="shared", cls_epochs=2)
+_loop = TrainConfig(epochs=3, lr=1e-4, weight_decay=0.01, warmup=0.05, decay=True, clip=1.0, T_end=0.5, T_every=10,
+                    eval_mask="topk", precision="auto")
+_text: dict[str, Any] = dict(sparsity=0.10, select_lambda=1e-3, pool="mean", select_special=False,
+                             freeze_embeddings="both", max_length=128, noise="shared", cls_epochs=2)
 _imdb: dict[str, Any] = dict(dataset="imdb", n_test=2000, **_text)
 _teacher: dict[str, Any] = dict(sparsity_per="example", train=replace(_loop, epochs=1, lr=7e-5, checkpoint_every=60))
 PRESETS |= {
@@ -126,12 +130,15 @@ PRESETS["cpu-imdb-gru"] = Preset(
     train=replace(_loop, lr=3e-3), **(_imdb | dict(freeze_embeddings="generator", cls_epochs=3)))
 
 # %% ../nbs/09_experiment.ipynb #2db83712
-_image: dict[str, Any] = dict(backbone="vit-small-patch14", select_lambda=1e-2, image_size=112, pool="mean", norm=True, noise="shared", sparsity_per="example", val_share=0.1)
+_image: dict[str, Any] = dict(backbone="vit-small-patch14", select_lambda=1e-2, image_size=112, pool="mean", norm=True,
+                              noise="shared", sparsity_per="example", val_share=0.1)
 _see = replace(_loop, lr=2e-5, head_lr=1e-3, sparsity_start=0.5)
 for _data, _sparsity, _epochs in (("cifar10", 0.15, 5), ("cifar100-20", 0.15, 8), ("cifar100-100", 0.20, 8)): # epochs of the teacher
     PRESETS |= {
-        f"cpu-{_data}-teacher": Preset(dataset=_data, sparsity=_sparsity, num_layers=8, cls_epochs=2, train=replace(_see, epochs=_epochs, checkpoint_every=100), **_image),
-        f"cpu-{_data}": Preset(dataset=_data, sparsity=_sparsity, num_layers=3, teacher=f"cpu-{_data}-teacher", augment="mirror", cls_epochs=12, n_train=5000, re_lr=1e-5, warm_lr=1e-5,
+        f"cpu-{_data}-teacher": Preset(dataset=_data, sparsity=_sparsity, num_layers=8, cls_epochs=2,
+                                       train=replace(_see, epochs=_epochs, checkpoint_every=100), **_image),
+        f"cpu-{_data}": Preset(dataset=_data, sparsity=_sparsity, num_layers=3, teacher=f"cpu-{_data}-teacher",
+                               augment="mirror", cls_epochs=12, n_train=5000, re_lr=1e-5, warm_lr=1e-5,
                                train=replace(_see, epochs=12), **_image),
     }
 
@@ -140,26 +147,32 @@ VARIANTS: dict[str, list[tuple[str, str, str, dict]]] = {} # study -> objective,
 _each: dict[str, Any] = dict(sparsity_per="example")
 PRESETS["cpu-imdb-short"] = replace(PRESETS["cpu-imdb"], rekd_epochs=None) # the first main study, see its notebook
 PRESETS["cpu-imdb-longer"] = replace(PRESETS["cpu-imdb"], cls_epochs=2) # what CLS would gain by as many epochs
-PRESETS["cpu-imdb-search"] = replace(PRESETS["cpu-imdb-short"], sparsity_per="batch", cls_epochs=1, warm_lr=None, train=replace(_loop, epochs=1, lr=1e-4))
+PRESETS["cpu-imdb-search"] = replace(PRESETS["cpu-imdb-short"], sparsity_per="batch", cls_epochs=1, warm_lr=None,
+                                     train=replace(_loop, epochs=1, lr=1e-4))
 _tried: list[tuple[str, str, list[tuple[str, dict]]]] = [
     ("cls", "paper", [("", {}), ("lr2", dict(lr=2e-4)), ("lr4", dict(lr=4e-4))]),
-    ("re", "paper", [("", {}), ("example", _each), ("example-lr2", _each | dict(lr=2e-4)), ("example-lr4", _each | dict(lr=4e-4)), ("lr4", dict(lr=4e-4))]),
+    ("re", "paper", [("", {}), ("example", _each), ("example-lr2", _each | dict(lr=2e-4)),
+                     ("example-lr4", _each | dict(lr=4e-4)), ("lr4", dict(lr=4e-4))]),
     ("re", "warm", [("example-lr2", _each | dict(lr=2e-4)), ("example-lr4", _each | dict(lr=4e-4))]),
-    ("re", "paper", [("example-lr4-curriculum", _each | dict(lr=4e-4, sparsity_start=0.5)), ("example-lr4-lambda3", _each | dict(lr=4e-4, select_lambda=3e-3))]),
+    ("re", "paper", [("example-lr4-curriculum", _each | dict(lr=4e-4, sparsity_start=0.5)),
+                     ("example-lr4-lambda3", _each | dict(lr=4e-4, select_lambda=3e-3))]),
     ("cls", "paper", [("lr4-longer", dict(lr=4e-4, cls_epochs=2)), ("lr8", dict(lr=8e-4))]),
     ("re", "paper", [("example-lr4-longer", _each | dict(lr=4e-4, epochs=2))]),
     ("rekd", "paper", [(f"shipped{name}", _each | dict(lr=4e-4, teacher="imdb-teacher") | change) for name, change in (
-        ("", {}), ("-longer", dict(epochs=2)), ("-lambda2", dict(kd_r_lambda=2.0)), ("-lr8", dict(lr=8e-4)), ("-alpha0", dict(alpha=0.0)))]),
+        ("", {}), ("-longer", dict(epochs=2)), ("-lambda2", dict(kd_r_lambda=2.0)), ("-lr8", dict(lr=8e-4)),
+        ("-alpha0", dict(alpha=0.0)))]),
     ("rekd", "paper", [("example-lr4", _each | dict(lr=4e-4)), ("example-lr4-longer", _each | dict(lr=4e-4, epochs=2))]),
 ] # objective, start, [name, changed settings]
 VARIANTS["cpu-imdb-search"] = [(objective, start, *v) for objective, start, some in _tried for v in some]
 
 # %% ../nbs/09_experiment.ipynb #20a3dac0
-PRESETS["cpu-cifar10-short"] = replace(PRESETS["cpu-cifar10"], n_train=6000, cls_epochs=3, re_lr=None, train=_see) # the first main study, see its notebook
+PRESETS["cpu-cifar10-short"] = replace(PRESETS["cpu-cifar10"], n_train=6000, cls_epochs=3, re_lr=None,
+                                       train=_see) # the first main study, see its notebook
 PRESETS["cpu-cifar10-search"] = replace(PRESETS["cpu-cifar10-short"], n_train=5000, warm_lr=None)
 _tried = [
     ("cls", "paper", [("", {}), ("lr5e-5", dict(lr=5e-5)), ("no-norm-lr1e-4", dict(norm=False, head_lr=None, lr=1e-4))]),
-    ("re", "paper", [("", {}), ("lr1e-5", dict(lr=1e-5)), ("lr5e-5", dict(lr=5e-5)), ("no-curriculum", dict(sparsity_start=None))]),
+    ("re", "paper", [("", {}), ("lr1e-5", dict(lr=1e-5)), ("lr5e-5", dict(lr=5e-5)),
+                     ("no-curriculum", dict(sparsity_start=None))]),
     ("re", "warm", [("", {}), ("lr1e-5", dict(lr=1e-5))]),
     ("rekd", "paper", [("no-curriculum", dict(sparsity_start=None)), ("", {}), ("longer", dict(epochs=12))]),
     ("cls", "paper", [("longer", dict(cls_epochs=12))]),
@@ -173,13 +186,15 @@ def ablation_variants(
     weak: str, # a teacher that learned from few examples
 ) -> list: # as in `VARIANTS`
     "What is varied, one thing at a time."
-    parts = [("rationale-only", dict(part="rationale")), ("prediction-only", dict(part="prediction")), ("prediction-only-teacher-mask", dict(part="prediction", kd_mask="teacher"))]
+    parts = [("rationale-only", dict(part="rationale")), ("prediction-only", dict(part="prediction")),
+             ("prediction-only-teacher-mask", dict(part="prediction", kd_mask="teacher"))]
     noises = [(f"noise-{n}", dict(noise=n)) for n in ("independent", "none")]
     alphas = [(f"alpha-{a}", dict(alpha=a)) for a in (0.0, 0.5, 0.7)] + [("alpha-annealed", dict(alpha=None))] # 0.3 is the default, 1 is RE
     teachers = [("self", dict(teacher=itself)), ("weak-teacher", dict(teacher=weak))]
     shares = [(f"sparsity-{s}", dict(sparsity=s)) for s in (0.05, 0.25, 0.5, 0.75)]
     default: list[tuple[str, dict]] = [("", {})]
-    return [(o, "paper", *v) for o, some in (("re", default), ("rekd", default + parts + noises + alphas + teachers + shares), ("re", shares)) for v in some]
+    return [(o, "paper", *v) for o, some in (
+        ("re", default), ("rekd", default + parts + noises + alphas + teachers + shares), ("re", shares)) for v in some]
 
 # %% ../nbs/09_experiment.ipynb #a50e3122
 for _name, _itself in (("cpu-imdb", "cpu-imdb-ablations/re-paper-2025"), ("cpu-cifar10", "cpu-cifar10/re-paper-2025")):
@@ -204,7 +219,8 @@ def get_preset(
     **changes, # fields of `Preset` or `TrainConfig` to set
 ) -> Preset:
     "A preset by name, with changes; SettingError with the closest match for an unknown name or field, or for an impossible value."
-    if name not in PRESETS: raise SettingError(f"unknown preset {shown(name)}{closest(str(name), PRESETS)}; `rekd presets` lists all")
+    if name not in PRESETS:
+        raise SettingError(f"unknown preset {shown(name)}{closest(str(name), PRESETS)}; `rekd presets` lists all")
     return changed(PRESETS[name], **changes)
 
 def changed(
@@ -214,7 +230,8 @@ def changed(
     "A preset with other settings; SettingError as in `get_preset`."
     mine, loops = ({f.name: f.type for f in dataclasses.fields(c)} for c in (Preset, TrainConfig))
     for k, v in changes.items():
-        if k not in mine | loops: raise SettingError(f"unknown setting {k!r}{closest(k, mine | loops)}; `rekd presets NAME` lists all")
+        if k not in mine | loops:
+            raise SettingError(f"unknown setting {k!r}{closest(k, mine | loops)}; `rekd presets NAME` lists all")
         wanted: Any = (mine | loops)[k]
         if not isinstance(float(v) if type(v) is int and wanted not in (int, int | None) else v, wanted):
             raise SettingError(f"{k} must be {getattr(wanted, '__name__', wanted)}, got {shown(v)}")
@@ -230,31 +247,38 @@ SEEDS = "[0, 4294967295]" # 32 bits, which every library takes
 def find_model(
     name: str, # a folder, a model in artifacts/models, a run such as "cpu-imdb/re-warm-2025", a preset with a finished RE run, or a hub id
 ) -> str: # what `RationaleModel.from_pretrained` takes
-    "Where a trained model is; the newest RE run of a preset. SettingError for what is no name, MissingError naming the command that trains it, or the closest name."
-    if not isinstance(name, str | Path) or not str(name): raise SettingError(f"a model is given as a folder, a preset or a hub id, got {shown(name)}")
+    """Where a trained model is; the newest RE run of a preset.
+    SettingError for what is no name, MissingError naming the command that trains it, or the closest name."""
+    if not isinstance(name, str | Path) or not str(name):
+        raise SettingError(f"a model is given as a folder, a preset or a hub id, got {shown(name)}")
     paths, name = settings()["paths"], str(name)
     for folder in (Path(name), Path(paths["artifacts"]) / "models" / name, Path(paths["runs"]) / name / "model"):
         if (folder / "config.json").is_file(): return str(folder)
     if Path(name).is_absolute(): raise MissingError(f"no model in {name}: a model's folder has a config.json")
     done = sorted(Path(paths["runs"]).glob(f"{name}/re-*/model/config.json"), key=lambda f: f.stat().st_mtime)
     if done: return str(done[-1].parent)
-    if name in PRESETS: raise MissingError(f"no trained model of preset {name!r} yet: run `rekd train {name} --objective re --start warm`, or name another teacher")
+    if name in PRESETS:
+        raise MissingError(f"no trained model of preset {name!r} yet: run `rekd train {name} --objective re --start warm`, "
+                           "or name another teacher")
     if "/" in name: return name
     known = {f.parent.name for f in Path(paths["artifacts"]).glob("models/*/config.json")} | set(PRESETS)
-    raise MissingError(f"no model {name!r}{closest(name, known)}: it is no folder, no preset, and not in {Path(paths['artifacts']) / 'models'}; a hub id has the form OWNER/NAME")
+    raise MissingError(f"no model {name!r}{closest(name, known)}: it is no folder, no preset, "
+                       f"and not in {Path(paths['artifacts']) / 'models'}; a hub id has the form OWNER/NAME")
 
 # %% ../nbs/09_experiment.ipynb #ee79571d
 def build(preset: Preset, labels: list[str], seed: int) -> RationaleModel:
     "A fresh model of a preset; one seed gives one start, whatever the objective."
     torch.manual_seed(seed)
-    names = ("num_layers", "pretrained", "max_length", "image_size", "pool", "dropout", "sparsity", "select_special", "freeze_embeddings", "norm")
+    names = ("num_layers", "pretrained", "max_length", "image_size", "pool", "dropout", "sparsity", "select_special",
+             "freeze_embeddings", "norm")
     return build_model(preset.backbone, labels, **{n: getattr(preset, n) for n in names})
 
 # %% ../nbs/09_experiment.ipynb #4f4734e6
 def prepare(preset: Preset, seed: int) -> tuple[RationaleModel, Data]:
     "The fresh model and the data of a run."
     model = build(preset, load_rows(preset.dataset, preset.starter)[1], seed)
-    return model, load_data(preset.dataset, model.processor, preset.starter, preset.n_train, preset.n_test, preset.val_share, augment=preset.augment)
+    return model, load_data(preset.dataset, model.processor, preset.starter, preset.n_train, preset.n_test,
+                            preset.val_share, augment=preset.augment)
 
 # %% ../nbs/09_experiment.ipynb #38f5e73c
 def load_teacher(
@@ -302,10 +326,12 @@ def make_objective(
     check_name("objective", objective, OBJECTIVES)
     if objective == "cls": return CLS()
     if objective == "random": return RandomMask()
-    if objective == "re": return RE(preset.select_lambda if preset.re_select_lambda is None else preset.re_select_lambda, preset.sparsity_per)
+    if objective == "re":
+        return RE(preset.select_lambda if preset.re_select_lambda is None else preset.re_select_lambda, preset.sparsity_per)
     teacher = load_teacher(preset, teacher)
     accelerator = make_accelerator(preset.train.precision)
-    out = REKD(teacher.to(accelerator.device), preset.select_lambda, preset.alpha, preset.kd_r_lambda, preset.part, preset.noise, kd_mask=preset.kd_mask, per=preset.sparsity_per)
+    out = REKD(teacher.to(accelerator.device), preset.select_lambda, preset.alpha, preset.kd_r_lambda, preset.part,
+               preset.noise, kd_mask=preset.kd_mask, per=preset.sparsity_per)
     if model: out.fits(model)
     return out if data.train.augment else remember(out, data.train, preset.train.precision, folder)
 
@@ -315,7 +341,9 @@ def check_same(config: dict, preset: Preset, where: str | Path, keys: tuple | No
     flat = lambda c: {k: v for k, v in (c | c.get("train", {})).items() if k != "train"}
     theirs, mine = flat(config), flat(dataclasses.asdict(preset))
     for k in keys or theirs:
-        if theirs.get(k) != mine.get(k): raise SettingError(f"{where} was made with {k}={theirs.get(k)!r}, this run has {mine.get(k)!r}: move it away, or use another folder")
+        if theirs.get(k) != mine.get(k):
+            raise SettingError(f"{where} was made with {k}={theirs.get(k)!r}, this run has {mine.get(k)!r}: "
+                               "move it away, or use another folder")
 
 # %% ../nbs/09_experiment.ipynb #d996746e
 @contextmanager
@@ -334,7 +362,8 @@ def warm_from_cls(model: RationaleModel, name: str, preset: Preset, seed: int, o
     folder = out.parent / f"cls-paper-{seed}"
     with claimed(folder, wait=True):
         if not (folder / "row.json").is_file(): run(name, "cls", seed, preset=preset, out=folder, resume=True, quiet=quiet)
-    data_and_network = ("dataset", "starter", "n_train", "val_share", "backbone", "num_layers", "pretrained", "pool", "max_length", "image_size", "dropout")
+    data_and_network = ("dataset", "starter", "n_train", "val_share", "backbone", "num_layers", "pretrained", "pool",
+                        "max_length", "image_size", "dropout")
     check_same(read_study(folder / "row.json")[0]["config"], preset, folder, data_and_network)
     model.load_state_dict(RationaleModel.from_pretrained(folder / "model").state_dict())
     warm_start(model)
@@ -366,8 +395,9 @@ def run_record() -> dict:
     here = Path(rekd.__file__).parent
     git = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True, cwd=here)
     gpu = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
-    return dict(versions={m: version(m) for m in ("rekd", "torch", "transformers", "accelerate", "datasets")}, python=platform.python_version(),
-                revision=git.stdout.strip() or None, machine=f"{platform.machine()}, {os.cpu_count()} cores{gpu}", threads=torch.get_num_threads(),
+    return dict(versions={m: version(m) for m in ("rekd", "torch", "transformers", "accelerate", "datasets")},
+                python=platform.python_version(), revision=git.stdout.strip() or None,
+                machine=f"{platform.machine()}, {os.cpu_count()} cores{gpu}", threads=torch.get_num_threads(),
                 processes=int(os.environ.get("WORLD_SIZE", "1")))
 
 # %% ../nbs/09_experiment.ipynb #c1ed41cb
@@ -388,28 +418,33 @@ def run(
     quiet: bool | None = None, # no progress bar
     part: str = "test", # the part to measure it on: "test", or "val" while settings are searched
 ) -> tuple[RationaleModel, dict]: # the model of the best epoch, and its row
-    "Train one model and measure it. Names, seed and teacher are checked first: SettingError, MissingError, ModelError; then errors as in `load_data` and `fit`."
+    """Train one model and measure it.
+    Names, seed and teacher are checked first: SettingError, MissingError, ModelError; then errors as in `load_data` and `fit`."""
     preset = preset or get_preset(name)
     if isinstance(teacher, str): preset = replace(preset, teacher=teacher) # so that the row tells
     check_name("objective", objective, OBJECTIVES)
     check_name("start", start, STARTS)
     check_number("seed", seed, SEEDS, whole=True)
     check_name("part", part, ("test", "val"))
-    if start == "warm" and objective not in ("re", "rekd"): raise SettingError(f"a warm start is for 're' and 'rekd', not {objective!r}")
+    if start == "warm" and objective not in ("re", "rekd"):
+        raise SettingError(f"a warm start is for 're' and 'rekd', not {objective!r}")
     guide = load_teacher(preset, teacher) if objective == "rekd" else None # before hours are spent
     out = Path(out or run_folder(name, objective, start, seed))
     model, data = prepare(preset, seed)
     loop = loop_of(preset, objective, start)
     if start == "warm": warm_from_cls(model, name, preset, seed, out, quiet)
-    history = fit(model, data, make_objective(preset, objective, data, guide, model, out.parent / "teacher-logits"), loop, seed, out, resume, quiet)
+    history = fit(model, data, make_objective(preset, objective, data, guide, model, out.parent / "teacher-logits"),
+                  loop, seed, out, resume, quiet)
     accelerator, judge = make_accelerator(loop.precision), data.test if part == "test" else data.val
     masks = {m: evaluate(model, judge, m, accelerator=accelerator) for m in masks_of(objective)}
     if part == "test": model.metrics = dict(dataset=Path(preset.dataset).name, examples=len(judge), masks=masks)
     if "topk" in masks: model.picture = card_picture(model, judge)
     row = dict(
-        study=name, objective=objective, start=start, seed=seed, seconds=sum(len(data.train) / e["examples_per_second"] for e in history), part=part, masks=masks,
+        study=name, objective=objective, start=start, seed=seed,
+        seconds=sum(len(data.train) / e["examples_per_second"] for e in history), part=part, masks=masks,
         teacher=preset.teacher if objective == "rekd" else None,
-        n_train=len(data.train), n_val=len(data.val), n_test=len(data.test), config=dataclasses.asdict(replace(preset, train=loop)), epochs=history, **run_record())
+        n_train=len(data.train), n_val=len(data.val), n_test=len(data.test),
+        config=dataclasses.asdict(replace(preset, train=loop)), epochs=history, **run_record())
     if is_main():
         model.save_pretrained(out / "model")
         write_text(out / "row.json", json.dumps(row) + "\n")
@@ -422,8 +457,10 @@ def load_students(
     seed: int,
 ) -> dict[str, RationaleModel]: # "teacher", "random masks", "RE" and "REKD"; the students from the paper's start
     "A study's teacher and its students of one seed, as this machine trained them. MissingError if one has not been trained."
-    folders = {model: run_folder(name, objective, "paper", seed) / "model" for model, objective in (("random masks", "random"), ("RE", "re"), ("REKD", "rekd"))}
-    return {"teacher": load_teacher(get_preset(name))} | {model: RationaleModel.from_pretrained(folder) for model, folder in folders.items()}
+    folders = {model: run_folder(name, objective, "paper", seed) / "model"
+               for model, objective in (("random masks", "random"), ("RE", "re"), ("REKD", "rekd"))}
+    return ({"teacher": load_teacher(get_preset(name))}
+            | {model: RationaleModel.from_pretrained(folder) for model, folder in folders.items()})
 
 # %% ../nbs/09_experiment.ipynb #c5f5ca0d
 def results_file(name: str) -> Path:
@@ -447,8 +484,10 @@ def read_rows(file: str | Path) -> list[dict]:
     file, rows = Path(file), []
     for i, line in enumerate(file.read_bytes().splitlines() if file.is_file() else (), 1):
         try: rows.append(json.loads(line))
-        except (ValueError, RecursionError) as e: raise DataError(f"{file}, line {i} is not a row ({e}): remove the line, and its run is made again") from e
-        if not isinstance(rows[-1], dict): raise DataError(f"{file}, line {i} is not a row but {shown(rows[-1])}: remove the line")
+        except (ValueError, RecursionError) as e:
+            raise DataError(f"{file}, line {i} is not a row ({e}): remove the line, and its run is made again") from e
+        if not isinstance(rows[-1], dict):
+            raise DataError(f"{file}, line {i} is not a row but {shown(rows[-1])}: remove the line")
     return rows
 
 # %% ../nbs/09_experiment.ipynb #0a2e311a
@@ -456,8 +495,10 @@ def read_study(file: str | Path) -> list[dict]:
     "The rows of runs in a file. DataError as in `read_rows`, and for a row without its run."
     rows = read_rows(file)
     for i, row in enumerate(rows, 1):
-        if missing := {"objective", "start", "seed", "config"} - set(row): raise DataError(f"{file}, line {i} is not the row of a run: it has no {', '.join(sorted(missing))}")
-        if not isinstance(row["config"], dict): raise DataError(f"{file}, line {i}: config must be an object, got {shown(row['config'])}")
+        if missing := {"objective", "start", "seed", "config"} - set(row):
+            raise DataError(f"{file}, line {i} is not the row of a run: it has no {', '.join(sorted(missing))}")
+        if not isinstance(row["config"], dict):
+            raise DataError(f"{file}, line {i}: config must be an object, got {shown(row['config'])}")
     return rows
 
 # %% ../nbs/09_experiment.ipynb #0ff80138
@@ -526,18 +567,22 @@ def planned(
 ) -> list[dict]: # objective, start, seed, variant, done, seconds (None: unknown)
     "The runs of a study in order, which are done, and what the others will take."
     given = dict(objectives=objectives, seeds=seeds, starts=starts, few=len(seeds) if seeds else None)
-    plan, rows, preset = study_plan(name) | {k: v for k, v in given.items() if v is not None}, read_study(results_file(name)), preset or get_preset(name)
+    plan, rows, preset = (study_plan(name) | {k: v for k, v in given.items() if v is not None},
+                          read_study(results_file(name)), preset or get_preset(name))
     runs = [(*c, "") for c in cells(**plan)]
-    if name in VARIANTS: runs = [(o, st, s, v) for s in plan["seeds"] for o, st, v, _ in VARIANTS[name] if (o, st) in {r[:2] for r in runs}]
+    if name in VARIANTS:
+        runs = [(o, st, s, v) for s in plan["seeds"] for o, st, v, _ in VARIANTS[name] if (o, st) in {r[:2] for r in runs}]
     out: list[dict[str, Any]] = [dict(zip(("objective", "start", "seed", "variant"), r)) for r in runs]
     done = {run_id(r) for r in rows}
-    return [r | dict(done=run_id(r) in done, seconds=seconds_of(variant_preset(name, r, preset), r["objective"], r["start"], rows)) for r in out]
+    return [r | dict(done=run_id(r) in done,
+                     seconds=seconds_of(variant_preset(name, r, preset), r["objective"], r["start"], rows)) for r in out]
 
 # %% ../nbs/09_experiment.ipynb #11da752d
 def make_row(name: str, cell: dict, preset: Preset, quiet: bool | None):
     "Make one run of a study, or go on with it, and add its row. A search is judged by validation data."
     out, part = run_folder(name, *run_id(cell)), "val" if name.endswith("-search") else "test"
-    row = run(name, cell["objective"], cell["seed"], cell["start"], variant_preset(name, cell, preset), None, out, True, quiet, part)[1]
+    row = run(name, cell["objective"], cell["seed"], cell["start"], variant_preset(name, cell, preset), None, out,
+              True, quiet, part)[1]
     if is_main(): append_row(results_file(name), row | dict(variant=cell["variant"]))
 
 # %% ../nbs/09_experiment.ipynb #12932eb3
@@ -559,7 +604,8 @@ def study(
     for cell in planned(name, objectives, seeds, starts, preset):
         try:
             with claimed(run_folder(name, *run_id(cell))):
-                if run_id(cell) not in map(run_id, read_study(file)): make_row(name, cell, preset, quiet) # read anew: another process may work on the same study
+                if run_id(cell) not in map(run_id, read_study(file)):
+                    make_row(name, cell, preset, quiet) # read anew: another process may work on the same study
         except Timeout as e: print(f"another process is at it: {e.lock_file}")
     return read_rows(file)
 
@@ -575,18 +621,25 @@ def model_name(
 def results_table(
     rows: list[dict], # of one study
 ): # a pandas DataFrame: a line an objective, start, variant (if any) and mask
-    "Mean and standard deviation over the seeds of a study: accuracy and selection rate on the part it was measured on. DataError for no rows, rows that measured nothing, or two rows of one run."
+    """Mean and standard deviation over the seeds of a study: accuracy and selection rate on the part it was measured on.
+    DataError for no rows, rows that measured nothing, or two rows of one run."""
     import pandas as pd
     if not rows: raise DataError("a table needs rows with results, got none")
-    try: cells = [dict(model=model_name(r["config"]), objective=r["objective"], start=r["start"], variant=r.get("variant", ""), mask=m, seed=r["seed"], accuracy=float(v["accuracy"]), selection_rate=float(v["selection_rate"]))
+    try:
+        cells = [dict(model=model_name(r["config"]), objective=r["objective"], start=r["start"],
+                      variant=r.get("variant", ""), mask=m, seed=r["seed"], accuracy=float(v["accuracy"]),
+                      selection_rate=float(v["selection_rate"]))
                   for r in rows for m, v in r["masks"].items()]
-    except (AttributeError, KeyError, TypeError, ValueError) as e: raise DataError(f"a table needs rows with results, got one without ({type(e).__name__}: {e})") from e
+    except (AttributeError, KeyError, TypeError, ValueError) as e:
+        raise DataError(f"a table needs rows with results, got one without ({type(e).__name__}: {e})") from e
     keys = ["model", "objective", "start", *(["variant"] if any(c["variant"] for c in cells) else []), "mask"]
     table = pd.DataFrame(cells, columns=["model", "objective", "start", "variant", "mask", "seed", "accuracy", "selection_rate"])
     if len(twice := table[table.duplicated([*keys, "seed"])]):
-        raise DataError(f"a table needs one row a run, got two of {' '.join(map(str, twice[keys[:-1] + ['seed']].iloc[0]))}: their mean would be of neither, leave one out")
+        raise DataError(f"a table needs one row a run, got two of {' '.join(map(str, twice[keys[:-1] + ['seed']].iloc[0]))}: "
+                        "their mean would be of neither, leave one out")
     table = table.groupby(keys, sort=False).agg(
-        n_seeds=("accuracy", "size"), accuracy_mean=("accuracy", "mean"), accuracy_std=("accuracy", "std"), selection_rate=("selection_rate", "mean"))
+        n_seeds=("accuracy", "size"), accuracy_mean=("accuracy", "mean"), accuracy_std=("accuracy", "std"),
+        selection_rate=("selection_rate", "mean"))
     return table.reset_index()
 
 # %% ../nbs/09_experiment.ipynb #3809ea42
@@ -598,7 +651,8 @@ def paired(
     rows: list[dict], # of one study
     mask: str = "topk", # of RE and REKD
 ) -> list[dict]: # an entry a start that has both
-    "REKD minus RE under one mask, seed by seed, with a 95% bootstrap interval over seeds, and gap recovery (REKD - RE) / (CLS - RE). SettingError for an unknown mask."
+    """REKD minus RE under one mask, seed by seed, with a 95% bootstrap interval over seeds.
+    Gap recovery is (REKD - RE) / (CLS - RE). SettingError for an unknown mask."""
     import numpy as np
     from scipy.stats import bootstrap
     check_name("mask", mask, MASKS)
@@ -637,9 +691,11 @@ def beside_paper(
     "A study's mean accuracies and gap recovery, a line a start and mask, and below them the paper's, at the paper's scale and under its own, sampled masks."
     import pandas as pd
     mean = results_table(rows).set_index(["objective", "start", "mask"]).accuracy_mean
-    ours = [dict(source="ours", student=f"{p['start']} start", mask=mask, cls=mean["cls", "paper", "none"], re=mean["re", p["start"], mask], rekd=mean["rekd", p["start"], mask])
+    ours = [dict(source="ours", student=f"{p['start']} start", mask=mask, cls=mean["cls", "paper", "none"],
+                 re=mean["re", p["start"], mask], rekd=mean["rekd", p["start"], mask])
             for mask in ("topk", "sampled") for p in paired(rows, mask)]
-    theirs = [dict(source="the paper", student=r["student"], mask="sampled", cls=r["cls"], re=r["re"], rekd=r["rekd"]) for r in PAPER if r["dataset"] == dataset]
+    theirs = [dict(source="the paper", student=r["student"], mask="sampled", cls=r["cls"], re=r["re"], rekd=r["rekd"])
+              for r in PAPER if r["dataset"] == dataset]
     both = pd.DataFrame(ours + theirs)
     return both.assign(gap_recovery=recovered(both.cls, both.re, both.rekd))
 
@@ -651,9 +707,11 @@ def summary(
     table = results_table(rows)
     table["shown"] = [f"{a:.3f}" + ("" if s != s else f" ± {s:.3f}") for a, s in zip(table.accuracy_mean, table.accuracy_std)]
     keys = [k for k in table.columns if k in ("model", "objective", "start", "variant", "n_seeds")]
-    wide = table.pivot(index=keys, columns="mask", values="shown").reindex(columns=[m for m in ("none", "random", "topk", "deterministic", "sampled") if m in set(table["mask"])])
+    wide = table.pivot(index=keys, columns="mask", values="shown").reindex(
+        columns=[m for m in ("none", "random", "topk", "deterministic", "sampled") if m in set(table["mask"])])
     kept = table[table["mask"] == "sampled"].set_index(keys).selection_rate
-    return wide.reindex(table.drop_duplicates(keys).set_index(keys).index).fillna("").assign(kept_when_sampled=kept.map("{:.3f}".format)).fillna("")
+    return (wide.reindex(table.drop_duplicates(keys).set_index(keys).index).fillna("")
+            .assign(kept_when_sampled=kept.map("{:.3f}".format)).fillna(""))
 
 # %% ../nbs/09_experiment.ipynb #c9476c99
 def rationale_accuracy(
@@ -661,7 +719,9 @@ def rationale_accuracy(
 ) -> float:
     "Accuracy of the one RE model from its own rationales, under top-k. DataError if there is none, or more than one."
     found = [r["masks"]["topk"]["accuracy"] for r in rows if r["objective"] == "re"]
-    if len(found) != 1: raise DataError(f"expected the row of one RE model, got {len(found)}: train one with --objective re, or choose among the rows")
+    if len(found) != 1:
+        raise DataError(f"expected the row of one RE model, got {len(found)}: train one with --objective re, "
+                        "or choose among the rows")
     return found[0]
 
 # %% ../nbs/09_experiment.ipynb #ae82d3f4
@@ -692,7 +752,8 @@ def demo(
             say(f"training the student: {objective}")
             models[objective], row = run("demo", objective, seed, preset=preset, teacher=teacher, out=Path(folder) / objective)
             histories[objective] = row["epochs"]
-            rows += [dict(objective=objective, seed=seed, mask=m, accuracy=r["accuracy"], selection_rate=r["selection_rate"], seconds=row["seconds"])
+            rows += [dict(objective=objective, seed=seed, mask=m, accuracy=r["accuracy"],
+                          selection_rate=r["selection_rate"], seconds=row["seconds"])
                      for m, r in row["masks"].items()]
     return rows, models, histories
 
@@ -732,7 +793,8 @@ def build_starter_teacher(out: str | Path = "artifacts", quiet: bool | None = No
 
 # %% ../nbs/09_experiment.ipynb #4de39013
 def build_starter_students(out: str | Path = "artifacts", quiet: bool | None = None):
-    "Train the shipped students (or take the studies' runs if they are there), and store them in half precision. MissingError without the trained `cpu-cifar10-teacher`."
+    """Train the shipped students (or take the studies' runs if they are there), and store them in half precision.
+    MissingError without the trained `cpu-cifar10-teacher`."""
     load_teacher(get_preset("cpu-cifar10")) # before anything is trained
     for name, stem in (("cpu-imdb-gru", "imdb-gru"), ("cpu-cifar10", "cifar10")):
         study(name, ["re", "rekd"], [2025], ["paper"], quiet=quiet)

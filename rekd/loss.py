@@ -78,7 +78,8 @@ def rekd_loss(
     kd_r_lambda: float = 0.5, # weight of `kd_r` within the distillation
     part: str = "both", # what is distilled: "both", "rationale" or "prediction"
 ) -> Tensor: # scalar
-    "alpha * RE + (1 - alpha) * (kd_r_lambda * L_r + T^2 * L_y) (REKD, section 3, and its ablation of parts). SettingError for an `alpha` outside [0, 1] or an unknown `part`."
+    """alpha * RE + (1 - alpha) * (kd_r_lambda * L_r + T^2 * L_y) (REKD, section 3, and its ablation of parts).
+    SettingError for an `alpha` outside [0, 1] or an unknown `part`."""
     check_number("alpha", alpha, "[0, 1]")
     check_name("part", part, ("both", "rationale", "prediction"))
     kd = (kd_r_lambda * kd_r if part != "prediction" else 0) + (T**2 * kd_y if part != "rationale" else 0)
@@ -204,7 +205,8 @@ class REKD:
     cache: dict = field(default_factory=dict, repr=False) # example index -> the teacher's (L, 2) logits, see `remember`
     selects = True
     def __post_init__(self):
-        for name, known in dict(noise=("independent", "shared", "none"), part=("both", "rationale", "prediction"), per=("batch", "example"), kd_mask=("student", "teacher")).items():
+        for name, known in dict(noise=("independent", "shared", "none"), part=("both", "rationale", "prediction"),
+                                per=("batch", "example"), kd_mask=("student", "teacher")).items():
             check_name(name, getattr(self, name), known)
         for name in ("select_lambda", "kd_r_lambda"): check_number(name, getattr(self, name), "[0, inf)")
         if self.alpha is not None: check_number("alpha", self.alpha, "[0, 1]")
@@ -214,7 +216,8 @@ class REKD:
 def _reads(model):
     "What a model's inputs and answers are, by name."
     p = model.processor
-    how = dict(pieces=p.tokenizer.get_vocab(), select_special=model.config.select_special) if isinstance(p, TextProcessor) else vars(p)
+    how = (dict(pieces=p.tokenizer.get_vocab(), select_special=model.config.select_special)
+           if isinstance(p, TextProcessor) else vars(p))
     return dict(classes=model.config.labels, inputs=model.generator.backbone.modality) | how
 
 # %% ../nbs/03_loss.ipynb #b3ab8b7e
@@ -274,7 +277,8 @@ def rationale_loss(self: REKD,
     "L_r between teacher and student, under the chosen noise. ModelError if they do not read the same number of features."
     theirs = self.teacher_logits(batch) if theirs is None else theirs
     if theirs.shape != logits.shape:
-        raise ModelError(f"teacher and student must read the same features, got logits {tuple(theirs.shape)} and {tuple(logits.shape)}")
+        raise ModelError(f"teacher and student must read the same features, got logits {tuple(theirs.shape)} and "
+                         f"{tuple(logits.shape)}")
     their_noise = noise if self.noise == "shared" else _noise(theirs, batch, at, "teacher")
     if self.noise == "none": noise = their_noise = torch.zeros_like(noise)
     student = F.log_softmax((logits + noise) / at.T, -1)

@@ -85,10 +85,13 @@ class Predictor(nn.Module):
 # %% ../nbs/02_model.ipynb #6d935ce8
 def check_labels(labels):
     "SettingError unless these are the names of two classes or more, all different, each one line of text."
-    if not isinstance(labels, list | tuple) or not all(isinstance(name, str) for name in labels): raise SettingError(f"labels must be a list of class names, got {shown(labels)}")
-    if bad := [name for name in labels if not name.strip() or re.search(r"[\x00-\x1f\x7f-\x9f]", name)]: raise SettingError(f"a class name must be one line of text, got {shown(bad[0])}")
+    if not isinstance(labels, list | tuple) or not all(isinstance(name, str) for name in labels):
+        raise SettingError(f"labels must be a list of class names, got {shown(labels)}")
+    if bad := [name for name in labels if not name.strip() or re.search(r"[\x00-\x1f\x7f-\x9f]", name)]:
+        raise SettingError(f"a class name must be one line of text, got {shown(bad[0])}")
     if len(labels) < 2: raise SettingError(f"a classifier has two classes or more, got {shown(labels)}")
-    if twice := [name for name, n in Counter(labels).items() if n > 1]: raise SettingError(f"each class needs a name of its own, got {shown(twice[0])} more than once")
+    if twice := [name for name, n in Counter(labels).items() if n > 1]:
+        raise SettingError(f"each class needs a name of its own, got {shown(twice[0])} more than once")
 
 # %% ../nbs/02_model.ipynb #0b2aea5c
 @dataclass
@@ -108,12 +111,14 @@ class ModelConfig:
         check_number("sparsity", self.sparsity, "(0, 1)")
         check_name("freeze_embeddings", self.freeze_embeddings, ("generator", "both"))
         for name in ("select_special", "norm"):
-            if not isinstance(getattr(self, name), bool): raise SettingError(f"{name} must be True or False, got {shown(getattr(self, name))}")
+            if not isinstance(getattr(self, name), bool):
+                raise SettingError(f"{name} must be True or False, got {shown(getattr(self, name))}")
         check_labels(self.labels)
 
 # %% ../nbs/02_model.ipynb #fb5ba2c5
 def _places(backbone: Backbone) -> int | None: # None: any number
-    "How many tokens a text backbone has positions for: the rows of its table, less those up to the padding piece where positions are counted from it (RoBERTa)."
+    """How many tokens a text backbone has positions for: the rows of its table.
+    Less those up to the padding piece where positions are counted from it (RoBERTa)."""
     tables = [m for name, m in backbone.named_modules() if name.endswith("position_embeddings") and isinstance(m, nn.Embedding)]
     rows = [t.num_embeddings - (0 if t.padding_idx is None else t.padding_idx + 1) for t in tables]
     return min(rows) if rows else backbone.config.get("max_position_embeddings")
@@ -124,11 +129,16 @@ def _check_fit(backbone: Backbone, processor: TextProcessor | ImageProcessor):
     if backbone.modality != reads: raise SettingError(f"the backbone reads {backbone.modality}s, its processor prepares {reads}s")
     if isinstance(processor, ImageProcessor):
         theirs, ours = (processor.size, processor.patch), (backbone.image_size or processor.size, backbone.patch)
-        if theirs != ours: raise SettingError(f"the backbone reads images of {ours[0]} pixels in patches of {ours[1]}, its processor prepares {theirs[0]} in {theirs[1]}")
+        if theirs != ours:
+            raise SettingError(f"the backbone reads images of {ours[0]} pixels in patches of {ours[1]}, "
+                               f"its processor prepares {theirs[0]} in {theirs[1]}")
     else:
         tokens, longest, rows = len(processor.tokenizer), processor.max_length, [t.num_embeddings for t in backbone.embeddings()]
-        if rows and tokens > rows[0]: raise SettingError(f"the tokenizer has {tokens} tokens, the backbone's word table {rows[0]} rows: take the backbone's own tokenizer")
-        if (places := _places(backbone)) and longest > places: raise SettingError(f"max_length is {longest}, the backbone has {places} positions")
+        if rows and tokens > rows[0]:
+            raise SettingError(f"the tokenizer has {tokens} tokens, the backbone's word table {rows[0]} rows: "
+                               "take the backbone's own tokenizer")
+        if (places := _places(backbone)) and longest > places:
+            raise SettingError(f"max_length is {longest}, the backbone has {places} positions")
 
 # %% ../nbs/02_model.ipynb #f0eb243d
 class RationaleModel(nn.Module, ModelHubMixin):
@@ -199,7 +209,8 @@ def mask(self: RationaleModel,
 ) -> Tensor: # (B, L) float 0/1
     "One of the three evaluation masks. SettingError for another name."
     check_name("mask", how, _MASKS)
-    if how == "topk": return topk_mask(logits[..., 1] - logits[..., 0], selectable, self.config.sparsity if sparsity is None else sparsity)
+    if how == "topk":
+        return topk_mask(logits[..., 1] - logits[..., 0], selectable, self.config.sparsity if sparsity is None else sparsity)
     if how == "deterministic": return deterministic_mask(logits, selectable)
     return gumbel_softmax(logits, 1.0, noise)[0][..., 1] * selectable
 
@@ -220,8 +231,10 @@ class Explanation:
 @patch
 def to_dict(self: Explanation) -> dict:
     "JSON-ready: everything but the image."
-    return {k: v for k, v in dict(label=self.label, probabilities=self.probabilities, features=self.features, mask=self.mask, scores=self.scores,
-                                  text=self.source if isinstance(self.source, str) else None, post_hoc=self.post_hoc or None).items() if v is not None}
+    return {k: v for k, v in dict(label=self.label, probabilities=self.probabilities, features=self.features,
+                                  mask=self.mask, scores=self.scores,
+                                  text=self.source if isinstance(self.source, str) else None,
+                                  post_hoc=self.post_hoc or None).items() if v is not None}
 
 # %% ../nbs/02_model.ipynb #40f21991
 def _words(text: str, spans: list) -> list[list[int]]:
@@ -283,7 +296,8 @@ def _image_html(image, features: list, mask: list[int]) -> str:
     drawn = _overlay(image, features, mask)
     drawn.save(png := io.BytesIO(), "PNG")
     data = base64.b64encode(png.getvalue()).decode()
-    return f'<img alt="{sum(mask)} of {len(mask)} patches kept" width="{drawn.width}" height="{drawn.height}" src="data:image/png;base64,{data}">'
+    return (f'<img alt="{sum(mask)} of {len(mask)} patches kept" width="{drawn.width}" height="{drawn.height}" '
+            f'src="data:image/png;base64,{data}">')
 
 # %% ../nbs/02_model.ipynb #0e20e3af
 @patch
@@ -291,12 +305,15 @@ def _repr_html_(self: Explanation) -> str:
     "Label, probabilities and the highlighted source, for notebooks and pages; readable on light and dark ones."
     top = sorted(self.probabilities.items(), key=lambda kv: -kv[1])[:3]
     kept, n = sum(self.mask), len(self.mask)
-    head = f"<b>{html.escape(str(self.label))}</b> from " + (f"all {n} features, {kept} marked afterwards" if self.post_hoc else f"{kept} of {n} features")
+    head = f"<b>{html.escape(str(self.label))}</b> from " + (
+        f"all {n} features, {kept} marked afterwards" if self.post_hoc else f"{kept} of {n} features")
     probs = ", ".join(f"{html.escape(str(k))} {v:.2f}" for k, v in top)
-    if isinstance(self.source, str): body = _text_html(self.source, self.spans, self.mask, self.scores, "score" if self.post_hoc else "keep probability")
+    if isinstance(self.source, str):
+        body = _text_html(self.source, self.spans, self.mask, self.scores, "score" if self.post_hoc else "keep probability")
     elif self.source is not None and self.features: body = _image_html(self.source, self.features, self.mask)
     else: body = html.escape(" ".join(str(f) for f, m in zip(self.features, self.mask) if m))
-    return f'<div style="margin:.5em 0;line-height:1.6">{head}{probs and f" <small>({probs})</small>"}<div style="white-space:pre-wrap">{body}</div></div>'
+    return (f'<div style="margin:.5em 0;line-height:1.6">{head}{probs and f" <small>({probs})</small>"}'
+            f'<div style="white-space:pre-wrap">{body}</div></div>')
 
 # %% ../nbs/02_model.ipynb #38d3f2d2
 @patch
@@ -366,7 +383,8 @@ def replacing(
             yield tmp
             for f in (*tmp.rglob("*"), tmp): sync(f)
             if folder.exists() and (lost := sorted({p.name for p in folder.iterdir()} - {p.name for p in tmp.iterdir()})):
-                raise WriteError(f"{folder} holds {shown(lost)}, which would be deleted: choose another folder, or move them away")
+                raise WriteError(f"{folder} holds {shown(lost)}, which would be deleted: choose another folder, "
+                                 "or move them away")
         except BaseException: shutil.rmtree(tmp, ignore_errors=True); raise
         if folder.exists(): folder.rename(old)
         tmp.rename(folder)
@@ -490,15 +508,21 @@ def save_pretrained(self: RationaleModel,
 # %% ../nbs/02_model.ipynb #3f6cf7af
 def _model_folder(name: str | Path, **download) -> Path:
     "The folder of a saved model, downloaded from the hub if it is not on this machine. MissingError that says what to do."
-    if not isinstance(name, str | Path) or not str(name).strip(): raise SettingError(f"a model is given as a folder or a hub id, got {shown(name)}")
+    if not isinstance(name, str | Path) or not str(name).strip():
+        raise SettingError(f"a model is given as a folder or a hub id, got {shown(name)}")
     folder = Path(name)
     if not folder.is_dir():
-        try: folder = Path(snapshot_download(str(name), allow_patterns=["*.json", "*.safetensors", "*.txt", "*.model", "rationale.png"], **download))
+        try:
+            folder = Path(snapshot_download(
+                str(name), allow_patterns=["*.json", "*.safetensors", "*.txt", "*.model", "rationale.png"], **download))
         except (OSError, HTTPError, HFValidationError) as e:
-            raise MissingError(f"no model {str(name)!r}: it is no folder on this machine, and it did not come from the hub ({type(e).__name__}). Give a folder "
-                               f"that `save_pretrained` wrote, or a hub id. For a hub id check the spelling, the network (are HF_HUB_OFFLINE or HF_ENDPOINT set?) "
-                               f"and, for a private model, HF_TOKEN") from None
-    if not (folder / "config.json").is_file(): raise MissingError(f"{folder} holds no config.json: it is not a folder that `save_pretrained` wrote")
+            raise MissingError(f"no model {str(name)!r}: it is no folder on this machine, and it did not come from the hub "
+                               f"({type(e).__name__}). Give a folder that `save_pretrained` wrote, or a hub id. "
+                               "For a hub id check the "
+                               "spelling, the network (are HF_HUB_OFFLINE or HF_ENDPOINT set?) "
+                               "and, for a private model, HF_TOKEN") from None
+    if not (folder / "config.json").is_file():
+        raise MissingError(f"{folder} holds no config.json: it is not a folder that `save_pretrained` wrote")
     return folder
 
 # %% ../nbs/02_model.ipynb #9bf3cf28
@@ -514,7 +538,9 @@ def _read_config(folder: Path) -> tuple[ModelConfig, dict]:
     "The configuration and the processor's options in a model folder. ModelError for another format, unknown or missing fields, or values that make no sense."
     file = folder / "config.json"
     config = _read_json(file)
-    if (found := config.pop("format", None)) != FORMAT: raise ModelError(f"{file} has format {shown(found)}, this version of rekd reads format {FORMAT}: was it saved by rekd, or a later one?")
+    if (found := config.pop("format", None)) != FORMAT:
+        raise ModelError(f"{file} has format {shown(found)}, this version of rekd reads format {FORMAT}: "
+                         "was it saved by rekd, or a later one?")
     known = {f.name for f in fields(ModelConfig)} | {"processor"}
     needed = {f.name for f in fields(ModelConfig) if f.default is MISSING} | {"processor"}
     if unknown := set(config) - known: raise ModelError(f"{file}: unknown fields {sorted(unknown)}; known: {sorted(known)}")
@@ -540,7 +566,8 @@ def _check_size(file: Path, config: ModelConfig, processor):
         with safe_open(file, "pt") as f: stored = sum(math.prod(f.get_slice(k).get_shape()) for k in f.keys())
     except Exception as e: raise ModelError(f"{file} is damaged, copy or download it again: {e}") from e
     with torch.device("meta"): meant = sum(p.numel() for p in RationaleModel(config, processor).parameters())
-    if stored != meant: raise ModelError(f"{file} holds {stored:,} numbers, its config.json means {meant:,}: they are of different models")
+    if stored != meant:
+        raise ModelError(f"{file} holds {stored:,} numbers, its config.json means {meant:,}: they are of different models")
 
 # %% ../nbs/02_model.ipynb #6c57a28b
 @patch
@@ -549,7 +576,9 @@ def _load_weights(self: RationaleModel, file: Path):
     try: load_model(self, str(file))
     except Exception as e: raise ModelError(f"{file} does not fit its config.json: {str(e)[:300]}") from e
     bad = [name for name, p in self.named_parameters() if not p.isfinite().all()]
-    if bad: raise ModelError(f"{file}: {len(bad)} weights are not finite, the first is {bad[0]}. Its training diverged: take an earlier checkpoint, or train again with a lower rate")
+    if bad:
+        raise ModelError(f"{file}: {len(bad)} weights are not finite, the first is {bad[0]}. Its training diverged: "
+                         "take an earlier checkpoint, or train again with a lower rate")
 
 # %% ../nbs/02_model.ipynb #084de71a
 @patch(cls_method=True)
@@ -604,9 +633,11 @@ def build_model(
     check_labels(labels)
     check_number("max_length", max_length, "[1, inf)", whole=True)
     check_number("image_size", image_size, "[1, inf)", whole=True)
-    if unknown := [k for k in options if k not in {f.name for f in fields(ModelConfig)}]: check_name("an option of a model", unknown[0], [f.name for f in fields(ModelConfig)])
+    if unknown := [k for k in options if k not in {f.name for f in fields(ModelConfig)}]:
+        check_name("an option of a model", unknown[0], [f.name for f in fields(ModelConfig)])
     pool = options.get("pool", "cls")
     nets = [load_backbone(backbone, num_layers, pretrained, pool, image_size) for _ in range(2)]
     max_length = min(max_length, _places(nets[0]) or max_length)
-    processor = load_processor(weights_source(backbone), nets[0], **(dict(max_length=max_length) if nets[0].modality == "text" else dict(size=image_size)))
+    processor = load_processor(weights_source(backbone), nets[0],
+                               **(dict(max_length=max_length) if nets[0].modality == "text" else dict(size=image_size)))
     return RationaleModel(ModelConfig(nets[0].config, labels, **options), processor, *nets)

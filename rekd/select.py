@@ -26,10 +26,12 @@ def gumbel_softmax(
     T: float, # temperature, > 0
     noise: Tensor | None = None, # (..., K) Gumbel noise; drawn when None, pass zeros for none
 ) -> tuple[Tensor, Tensor]: # hard one-hot (..., K) with straight-through gradient, relaxed log-probabilities (..., K)
-    "Straight-through Gumbel-Softmax (Jang et al., 2017; REKD, section 3): exact one-hot forward, relaxed gradient backward. SettingError unless `T` > 0 and the noise has the logits' shape."
+    """Straight-through Gumbel-Softmax (Jang et al., 2017; REKD, section 3): exact one-hot forward, relaxed gradient backward.
+    SettingError unless `T` > 0 and the noise has the logits' shape."""
     check_number("temperature", T, "(0, inf)")
     if noise is None: noise = gumbel_noise(logits)
-    if noise.shape != logits.shape: raise SettingError(f"the noise must have the shape of the logits, {tuple(logits.shape)}, got {tuple(noise.shape)}")
+    if noise.shape != logits.shape:
+        raise SettingError(f"the noise must have the shape of the logits, {tuple(logits.shape)}, got {tuple(noise.shape)}")
     noisy = logits + noise
     log_probs = F.log_softmax(noisy / T, dim=-1)
     probs = log_probs.exp()
@@ -44,7 +46,8 @@ def temperature(
     end: float = 0.1, # the floor, reached at `total_steps` if `every` divides it
     every: int = 1, # update period, in steps (the paper: 100)
 ) -> float:
-    "Exponential annealing max(start * exp(-step * ln(start/end) / total_steps), end) (REKD, section 3). SettingError unless start >= end > 0 and steps >= 1 and step >= 0."
+    """Exponential annealing max(start * exp(-step * ln(start/end) / total_steps), end) (REKD, section 3).
+    SettingError unless start >= end > 0 and steps >= 1 and step >= 0."""
     for name, value in dict(start=start, end=end).items(): check_number(name, value, "(0, inf)")
     if start < end: raise SettingError(f"the temperature cannot rise: start={start} is below end={end}")
     for name, value in dict(total_steps=total_steps, every=every).items(): check_number(name, value, "[1, inf)", whole=True)
@@ -56,7 +59,8 @@ def temperature(
 def _check_selectable(selectable: Tensor, shape: torch.Size):
     "SettingError unless `selectable` is bool and of that shape."
     if selectable.dtype == torch.bool and selectable.shape == shape: return
-    raise SettingError(f"selectable must be a bool tensor of shape {tuple(shape)}, got {selectable.dtype} of shape {tuple(selectable.shape)}")
+    raise SettingError(f"selectable must be a bool tensor of shape {tuple(shape)}, got {selectable.dtype} of shape "
+                       f"{tuple(selectable.shape)}")
 
 # %% ../nbs/00_select.ipynb #7d84f8a1
 def deterministic_mask(
@@ -73,7 +77,8 @@ def topk_mask(
     selectable: Tensor, # (B, L) bool
     sparsity: float, # target share of selectable features to keep, in (0, 1]
 ) -> Tensor: # (B, L) float 0/1
-    "Keep the round(sparsity * selectable) best features of each example, at least one; ties go to the earlier feature. SettingError if `sparsity` is outside (0, 1]."
+    """Keep the round(sparsity * selectable) best features of each example, at least one; ties go to the earlier feature.
+    SettingError if `sparsity` is outside (0, 1]."""
     check_number("sparsity", sparsity, "(0, 1]")
     _check_selectable(selectable, scores.shape)
     n = selectable.sum(-1, keepdim=True)

@@ -228,8 +228,10 @@ def plot_seeds(
     from matplotlib.figure import Figure
     fig = Figure(figsize=(7, 4), dpi=100, layout="constrained")
     ax = fig.subplots()
-    score = {(r["objective"], r["start"], r["seed"]): r["masks"].get("topk", next(iter(r["masks"].values())))["accuracy"] for r in rows}
-    columns = [c for c in (("random", "paper"), ("re", "paper"), ("rekd", "paper"), ("re", "warm"), ("rekd", "warm"), ("cls", "paper")) if any(k[:2] == c for k in score)]
+    score = {(r["objective"], r["start"], r["seed"]):
+             r["masks"].get("topk", next(iter(r["masks"].values())))["accuracy"] for r in rows}
+    columns = [c for c in (("random", "paper"), ("re", "paper"), ("rekd", "paper"), ("re", "warm"), ("rekd", "warm"),
+                           ("cls", "paper")) if any(k[:2] == c for k in score)]
     for x, (objective, start) in enumerate(columns):
         mine = {seed: a for (*c, seed), a in score.items() if tuple(c) == (objective, start)}
         ax.scatter([x] * len(mine), list(mine.values()), color=COLOURS[1 if objective == "rekd" else 0], zorder=3)
@@ -238,7 +240,8 @@ def plot_seeds(
         for seed, a in mine.items():
             if (before := score.get(("re", start, seed))) is not None: ax.plot([x - 1, x], [before, a], color="#999", lw=1)
     if teacher is not None: ax.axhline(teacher, color=COLOURS[2], ls="--", label="the teacher, from its own rationales")
-    ax.set_xticks(range(len(columns)), [{"cls": "CLS\nall features", "random": "random\nmasks"}.get(o, f"{o.upper()}\n{st} start") for o, st in columns])
+    ax.set_xticks(range(len(columns)), [{"cls": "CLS\nall features", "random": "random\nmasks"}.get(
+        o, f"{o.upper()}\n{st} start") for o, st in columns])
     ax.set(ylabel="test accuracy", title=title)
     ax.grid(axis="y", alpha=0.3)
     if teacher is not None: ax.legend()
@@ -263,7 +266,8 @@ def plot_traces(
 ): # a matplotlib figure
     "Cross-entropy, share kept and agreement with the teacher over the steps, and the temperature on a second axis."
     from matplotlib.figure import Figure
-    traces = {name: [_twentieths([w for epoch in run for w in epoch.get("trace", ())]) for run in _runs(h)] for name, h in histories.items()}
+    traces = {name: [_twentieths([w for epoch in run for w in epoch.get("trace", ())]) for run in _runs(h)]
+              for name, h in histories.items()}
     shown = [key for key in TRACED if any(runs[0] and key in runs[0][0] for runs in traces.values())]
     if not shown: raise DataError("these histories have no traces: they were made by an older version, train again")
     coolings: dict[tuple, str] = {} # steps and temperatures -> colour; models that cool alike share one line
@@ -300,13 +304,16 @@ def plot_shares(
     from matplotlib.figure import Figure
     if not rows: raise DataError("a figure of shares needs rows, got none")
     fig = Figure(figsize=(10, 3.6), dpi=100, layout="constrained")
-    axes, lines = fig.subplots(1, 2), {name: [r for r in rows if r["model"] == name] for name in dict.fromkeys(r["model"] for r in rows)}
+    axes, lines = fig.subplots(1, 2), {name: [r for r in rows if r["model"] == name]
+                                       for name in dict.fromkeys(r["model"] for r in rows)}
     shares = sorted({r["share"] for r in rows})
     for ax, key in zip(axes, ("accuracy", "agreement")):
         for (name, line), c in zip(lines.items(), cycle(COLOURS)):
-            if key == "accuracy" or name != rows[0]["model"]: ax.plot([r["share"] for r in line], [r[key] for r in line], marker="o", color=c, label=name)
+            if key == "accuracy" or name != rows[0]["model"]:
+                ax.plot([r["share"] for r in line], [r[key] for r in line], marker="o", color=c, label=name)
         if trained_at: ax.axvline(trained_at, color="#777", ls="--", lw=1)
-        ax.set(xscale="log", xlabel="share of the features kept", ylabel="test accuracy" if key == "accuracy" else f"share of the {rows[0]['model']}'s\nchoice kept too")
+        ax.set(xscale="log", xlabel="share of the features kept",
+               ylabel="test accuracy" if key == "accuracy" else f"share of the {rows[0]['model']}'s\nchoice kept too")
         ax.set_xticks(shares, [f"{s:.0%}" for s in shares])
         ax.minorticks_off()
         ax.grid(alpha=0.3)

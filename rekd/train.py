@@ -59,7 +59,8 @@ class TrainConfig:
         check("[0, inf)", "weight_decay")
         check("[0, 1]", "warmup sparsity_share")
         if self.sparsity_start is not None: check("(0, 1]", "sparsity_start")
-        if self.T_end > self.T_start: raise SettingError(f"the temperature cannot rise: T_start={self.T_start} is below T_end={self.T_end}")
+        if self.T_end > self.T_start:
+            raise SettingError(f"the temperature cannot rise: T_start={self.T_start} is below T_end={self.T_end}")
 
 # %% ../nbs/05_train.ipynb #efcd33d4
 def learning_rate(step: int, total: int, config: TrainConfig) -> float:
@@ -151,7 +152,8 @@ def evaluate(
         with accelerator.autocast(): sums += _sums(model, to_device(batch, device), mask, seed)
     model.train(training)
     count, right, kept, n, expected, excess, ce = accelerator.reduce(sums, "sum").tolist()
-    out = dict(accuracy=right / count, selection_rate=kept / n, expected_rate=expected / n, ce=ce / count, sparsity=(excess / count) ** 2)
+    out = dict(accuracy=right / count, selection_rate=kept / n, expected_rate=expected / n, ce=ce / count,
+               sparsity=(excess / count) ** 2)
     return out | dict(loss=out["ce"] + select_lambda * out["sparsity"])
 
 # %% ../nbs/05_train.ipynb #ff264496
@@ -432,7 +434,8 @@ def train_step(self: Run, batch: list[dict]):
     p = self.progress
     for k, v in losses.items(): p.sums[k] = p.sums.get(k, 0.0) + v
     p.step += 1
-    if p.step % max(self.total // 20, 1) == 0 or p.step % self.per_epoch == 0: p.trace.append(dict(step=p.step, temperature=at.T, **p.sums))
+    if p.step % max(self.total // 20, 1) == 0 or p.step % self.per_epoch == 0:
+        p.trace.append(dict(step=p.step, temperature=at.T, **p.sums))
 
 # %% ../nbs/05_train.ipynb #8be2010f
 def window_means(
@@ -457,7 +460,8 @@ def measure(self: Run) -> dict:
     return dict(epoch=last // self.per_epoch, step=p.step, temperature=at.T, sparsity_target=at.sparsity,
                 lr=learning_rate(last, self.total, self.config), train={k: v / self.per_epoch for k, v in p.sums.items()},
                 val=evaluate(self.model, self.data.val, mask, select_lambda=weight, accelerator=self.accelerator),
-                val_mask=mask, examples_per_second=len(self.data.train) / p.seconds, trace=window_means(p.trace, p.step - self.per_epoch))
+                val_mask=mask, examples_per_second=len(self.data.train) / p.seconds,
+                trace=window_means(p.trace, p.step - self.per_epoch))
 
 # %% ../nbs/05_train.ipynb #f1107754
 @patch
