@@ -581,8 +581,8 @@ def planned(
 def make_row(name: str, cell: dict, preset: Preset, quiet: bool | None):
     "Make one run of a study, or go on with it, and add its row. A search is judged by validation data."
     out, part = run_folder(name, *run_id(cell)), "val" if name.endswith("-search") else "test"
-    row = run(name, cell["objective"], cell["seed"], cell["start"], variant_preset(name, cell, preset), None, out,
-              True, quiet, part)[1]
+    row = run(name, cell["objective"], cell["seed"], cell["start"], variant_preset(name, cell, preset),
+              out=out, resume=True, quiet=quiet, part=part)[1]
     if is_main(): append_row(results_file(name), row | dict(variant=cell["variant"]))
 
 # %% ../nbs/09_experiment.ipynb #12932eb3
