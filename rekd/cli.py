@@ -45,10 +45,12 @@ def colour() -> bool:
 # %% ../nbs/10_cli.ipynb #feda318a
 def table(rows: list[dict], columns: dict[str, str]) -> str:
     "Rows as aligned text; `columns` maps a key to a format."
-    cells = [list(columns)] + [[format(r[k], f) if r.get(k) is not None else "-" for k, f in columns.items()] for r in rows]
+    cells = [list(columns)] + [[format(r[k], f) if r.get(k) is not None else "-" for k, f in columns.items()]
+                               for r in rows]
     widths = [max(len(r[i]) for r in cells) for i in range(len(columns))]
     left = [not any(c in f for c in "fd%") for f in columns.values()]
-    return "\n".join("  ".join(c.ljust(w) if l else c.rjust(w) for c, w, l in zip(r, widths, left)).rstrip() for r in cells)
+    return "\n".join("  ".join(c.ljust(w) if l else c.rjust(w) for c, w, l in zip(r, widths, left)).rstrip()
+                     for r in cells)
 
 # %% ../nbs/10_cli.ipynb #5d2226ae
 def ready(*files: Path | None):
@@ -95,7 +97,8 @@ def show_reviews(models: dict, test, n: int, page: Path):
         for k, e in told.items(): print(f"  {k}: {verdict(e[i], truths[i])}\n    {to_terminal(e[i], colour())}")
     page.write_text(rationale_page([{k: e[i] for k, e in told.items()} for i in range(len(some))], truths,
                                    "Rationales of teacher, RE and REKD",
-                                   "Test reviews of the starter set. Kept words are marked; the models saw nothing else."))
+                                   "Test reviews of the starter set. Kept words are marked; "
+                                   "the models saw nothing else."))
 
 # %% ../nbs/10_cli.ipynb #76e41972
 def run_demo(command: Demo):
@@ -110,9 +113,10 @@ def run_demo(command: Demo):
           f"pretrained layers, new heads. The teacher, an RE model, is shipped in artifacts/models/{preset.teacher}.\n")
     rows, models, histories = demo(command.seed)
     test = load_rows(preset.dataset, preset.starter)[0]["test"]
-    print("\n" + table(rows, {"objective": "", "mask": "", "accuracy": ".3f", "selection_rate": ".3f", "seconds": ".0f"}))
-    print(f"\n{preset.n_test} test reviews. none: all words; random: as many words as topk, chosen blindly; topk: "
-          f"the best {preset.sparsity:.0%}; deterministic: where keep wins;\n"
+    print("\n" + table(rows, {"objective": "", "mask": "", "accuracy": ".3f",
+                              "selection_rate": ".3f", "seconds": ".0f"}))
+    print(f"\n{preset.n_test} test reviews. none: all words; random: as many words as topk, chosen blindly; "
+          f"topk: the best {preset.sparsity:.0%}; deterministic: where keep wins;\n"
           "sampled: the paper's noisy masks. seconds: what training took, the same in each line of a model.")
     print(warm_note())
     command.out.mkdir(parents=True, exist_ok=True)
@@ -143,7 +147,8 @@ def run_train(command: Train):
     row = run(command.preset, command.objective, command.seed, command.start,
               get_preset(command.preset, **parse_changes(command.set)), command.teacher, out, command.resume)[1]
     if not is_main(): return
-    print(table([dict(mask=m, **r) for m, r in row["masks"].items()], {"mask": "", "accuracy": ".3f", "selection_rate": ".3f"}))
+    print(table([dict(mask=m, **r) for m, r in row["masks"].items()],
+                {"mask": "", "accuracy": ".3f", "selection_rate": ".3f"}))
     print(f"The model is in {out}/model; its metrics are in {out}/metrics.jsonl.")
 
 # %% ../nbs/10_cli.ipynb #e8006c72
@@ -186,7 +191,8 @@ def run_study(command: Study):
     from rekd.train import is_main
     preset = get_preset(command.preset, **parse_changes(command.set))
     if command.dry_run:
-        return show_plan(command.preset, planned(command.preset, command.objectives, command.seeds, command.starts, preset))
+        return show_plan(command.preset,
+                         planned(command.preset, command.objectives, command.seeds, command.starts, preset))
     rows = study(command.preset, command.objectives, command.seeds, command.starts, preset, command.teacher)
     if not is_main(): return
     flat = [dict(objective=r["objective"], start=r["start"], seed=r["seed"], variant=r.get("variant"), mask=m,
@@ -295,7 +301,8 @@ def run_explain(command: Explain):
     from rekd.show import rationale_page, to_terminal, verdict
     source = read_input(command)
     ready(command.html)
-    model, kind = RationaleModel.from_pretrained(find_model(command.model)), "text" if isinstance(source, str) else "image"
+    model, kind = (RationaleModel.from_pretrained(find_model(command.model)),
+                   "text" if isinstance(source, str) else "image")
     reads = model.generator.backbone.modality
     option = dict(text="--text or --text-file", image="--image")[reads]
     if kind != reads: raise SettingError(f"{command.model} reads {reads}s, not {kind}s: give it {option}")

@@ -34,7 +34,8 @@ from .errors import DataError, MissingError, SettingError, check_name, check_num
 from .loss import CLS, RE, REKD, RandomMask
 from .model import RationaleModel, build_model
 from .show import draw_frame, verdict
-from .train import MASKS, TrainConfig, evaluate, fingerprint, fit, is_main, make_accelerator, resolve_precision, warm_start, write_text
+from .train import (MASKS, TrainConfig, evaluate, fingerprint, fit, is_main, make_accelerator, resolve_precision,
+                        warm_start, write_text)
 from safetensors.torch import load_file, save_file
 
 # %% ../nbs/09_experiment.ipynb #d3c6c8eb
@@ -96,7 +97,8 @@ _bert: dict[str, Any] = dict(dataset="imdb", sparsity=0.10, dropout=0.5, max_len
 PRESETS |= {
     "paper-imdb-base": Preset(backbone="bert-base", select_lambda=5e-5, **_bert),
     "paper-imdb-small": Preset(backbone="bert-small", select_lambda=1e-4, teacher="paper-imdb-base", **_bert),
-    "paper-imdb-mini": Preset(backbone="bert-mini", select_lambda=1e-4, re_select_lambda=5e-5, teacher="paper-imdb-base", **_bert),
+    "paper-imdb-mini": Preset(backbone="bert-mini", select_lambda=1e-4, re_select_lambda=5e-5,
+                              teacher="paper-imdb-base", **_bert),
     "paper-imdb-tiny": Preset(backbone="bert-tiny", select_lambda=2e-4, teacher="paper-imdb-base", **_bert),
 }
 
@@ -119,15 +121,17 @@ _text: dict[str, Any] = dict(sparsity=0.10, select_lambda=1e-3, pool="mean", sel
 _imdb: dict[str, Any] = dict(dataset="imdb", n_test=2000, **_text)
 _teacher: dict[str, Any] = dict(sparsity_per="example", train=replace(_loop, epochs=1, lr=7e-5, checkpoint_every=60))
 PRESETS |= {
-    "cpu-imdb-teacher": Preset(backbone="minilm-l6-imdb", val_share=0.08, **_teacher, **(_imdb | dict(cls_epochs=1, select_lambda=3e-3))),
-    "cpu-imdb": Preset(backbone="minilm-l2-imdb", teacher="cpu-imdb-teacher", n_train=9000, val_share=1 / 9, sparsity_per="example",
-                       warm_lr=2e-4, rekd_epochs=2, train=replace(_loop, epochs=1, lr=4e-4), **(_imdb | dict(cls_epochs=1))),
+    "cpu-imdb-teacher": Preset(backbone="minilm-l6-imdb", val_share=0.08, **_teacher,
+                               **(_imdb | dict(cls_epochs=1, select_lambda=3e-3))),
+    "cpu-imdb": Preset(backbone="minilm-l2-imdb", teacher="cpu-imdb-teacher", n_train=9000, val_share=1 / 9,
+                       sparsity_per="example", warm_lr=2e-4, rekd_epochs=2,
+                       train=replace(_loop, epochs=1, lr=4e-4), **(_imdb | dict(cls_epochs=1))),
 }
 
 # %% ../nbs/09_experiment.ipynb #26efd3b3
 PRESETS["cpu-imdb-gru"] = Preset(
-    backbone="bigru-64/minilm-l2-imdb", pretrained=False, teacher="imdb-teacher", n_train=12000, val_share=1 / 6, dropout=0.3,
-    train=replace(_loop, lr=3e-3), **(_imdb | dict(freeze_embeddings="generator", cls_epochs=3)))
+    backbone="bigru-64/minilm-l2-imdb", pretrained=False, teacher="imdb-teacher", n_train=12000, val_share=1 / 6,
+    dropout=0.3, train=replace(_loop, lr=3e-3), **(_imdb | dict(freeze_embeddings="generator", cls_epochs=3)))
 
 # %% ../nbs/09_experiment.ipynb #2db83712
 _image: dict[str, Any] = dict(backbone="vit-small-patch14", select_lambda=1e-2, image_size=112, pool="mean", norm=True,
@@ -161,7 +165,8 @@ _tried: list[tuple[str, str, list[tuple[str, dict]]]] = [
     ("rekd", "paper", [(f"shipped{name}", _each | dict(lr=4e-4, teacher="imdb-teacher") | change) for name, change in (
         ("", {}), ("-longer", dict(epochs=2)), ("-lambda2", dict(kd_r_lambda=2.0)), ("-lr8", dict(lr=8e-4)),
         ("-alpha0", dict(alpha=0.0)))]),
-    ("rekd", "paper", [("example-lr4", _each | dict(lr=4e-4)), ("example-lr4-longer", _each | dict(lr=4e-4, epochs=2))]),
+    ("rekd", "paper", [("example-lr4", _each | dict(lr=4e-4)),
+                       ("example-lr4-longer", _each | dict(lr=4e-4, epochs=2))]),
 ] # objective, start, [name, changed settings]
 VARIANTS["cpu-imdb-search"] = [(objective, start, *v) for objective, start, some in _tried for v in some]
 
@@ -170,7 +175,8 @@ PRESETS["cpu-cifar10-short"] = replace(PRESETS["cpu-cifar10"], n_train=6000, cls
                                        train=_see) # the first main study, see its notebook
 PRESETS["cpu-cifar10-search"] = replace(PRESETS["cpu-cifar10-short"], n_train=5000, warm_lr=None)
 _tried = [
-    ("cls", "paper", [("", {}), ("lr5e-5", dict(lr=5e-5)), ("no-norm-lr1e-4", dict(norm=False, head_lr=None, lr=1e-4))]),
+    ("cls", "paper", [("", {}), ("lr5e-5", dict(lr=5e-5)),
+                      ("no-norm-lr1e-4", dict(norm=False, head_lr=None, lr=1e-4))]),
     ("re", "paper", [("", {}), ("lr1e-5", dict(lr=1e-5)), ("lr5e-5", dict(lr=5e-5)),
                      ("no-curriculum", dict(sparsity_start=None))]),
     ("re", "warm", [("", {}), ("lr1e-5", dict(lr=1e-5))]),
@@ -207,10 +213,11 @@ VARIANTS["cpu-cifar10-ablations"] = [v for v in VARIANTS["cpu-cifar10-ablations"
 
 # %% ../nbs/09_experiment.ipynb #2bdd44fa
 PRESETS |= {
-    "starter-teacher": Preset(dataset="imdb", backbone="minilm-l6-imdb", num_layers=4, val_share=0.08, n_test=2000, train=replace(_loop, epochs=1, lr=7e-5),
-                              sparsity_per="example", **(_text | dict(cls_epochs=1, select_lambda=3e-3))),
-    "demo": Preset(dataset="imdb", backbone="minilm-l2-imdb", teacher="imdb-teacher", starter=True, n_train=1200, n_test=600,
-                   train=replace(_loop, epochs=2, batch_size=16), **(_text | dict(max_length=96))),
+    "starter-teacher": Preset(dataset="imdb", backbone="minilm-l6-imdb", num_layers=4, val_share=0.08, n_test=2000,
+                              train=replace(_loop, epochs=1, lr=7e-5), sparsity_per="example",
+                              **(_text | dict(cls_epochs=1, select_lambda=3e-3))),
+    "demo": Preset(dataset="imdb", backbone="minilm-l2-imdb", teacher="imdb-teacher", starter=True, n_train=1200,
+                   n_test=600, train=replace(_loop, epochs=2, batch_size=16), **(_text | dict(max_length=96))),
 }
 
 # %% ../nbs/09_experiment.ipynb #dc908eaf
@@ -258,8 +265,8 @@ def find_model(
     done = sorted(Path(paths["runs"]).glob(f"{name}/re-*/model/config.json"), key=lambda f: f.stat().st_mtime)
     if done: return str(done[-1].parent)
     if name in PRESETS:
-        raise MissingError(f"no trained model of preset {name!r} yet: run `rekd train {name} --objective re --start warm`, "
-                           "or name another teacher")
+        raise MissingError(f"no trained model of preset {name!r} yet: "
+                           f"run `rekd train {name} --objective re --start warm`, or name another teacher")
     if "/" in name: return name
     known = {f.parent.name for f in Path(paths["artifacts"]).glob("models/*/config.json")} | set(PRESETS)
     raise MissingError(f"no model {name!r}{closest(name, known)}: it is no folder, no preset, "
@@ -287,7 +294,8 @@ def load_teacher(
 ) -> RationaleModel:
     "The teacher of a REKD run. SettingError if none is named, MissingError if it is not there."
     teacher = teacher or preset.teacher
-    if teacher is None: raise SettingError("REKD needs a teacher: name a trained RE model, or choose a preset that has one")
+    if teacher is None:
+        raise SettingError("REKD needs a teacher: name a trained RE model, or choose a preset that has one")
     return teacher if isinstance(teacher, RationaleModel) else RationaleModel.from_pretrained(find_model(teacher))
 
 # %% ../nbs/09_experiment.ipynb #2d9626e8
@@ -327,7 +335,8 @@ def make_objective(
     if objective == "cls": return CLS()
     if objective == "random": return RandomMask()
     if objective == "re":
-        return RE(preset.select_lambda if preset.re_select_lambda is None else preset.re_select_lambda, preset.sparsity_per)
+        return RE(preset.select_lambda if preset.re_select_lambda is None else preset.re_select_lambda,
+                  preset.sparsity_per)
     teacher = load_teacher(preset, teacher)
     accelerator = make_accelerator(preset.train.precision)
     out = REKD(teacher.to(accelerator.device), preset.select_lambda, preset.alpha, preset.kd_r_lambda, preset.part,
@@ -361,7 +370,8 @@ def warm_from_cls(model: RationaleModel, name: str, preset: Preset, seed: int, o
     "Put the student's own CLS model, trained now if it is not there, into generator and predictor. SettingError if the one that is there is another's."
     folder = out.parent / f"cls-paper-{seed}"
     with claimed(folder, wait=True):
-        if not (folder / "row.json").is_file(): run(name, "cls", seed, preset=preset, out=folder, resume=True, quiet=quiet)
+        if not (folder / "row.json").is_file():
+            run(name, "cls", seed, preset=preset, out=folder, resume=True, quiet=quiet)
     data_and_network = ("dataset", "starter", "n_train", "val_share", "backbone", "num_layers", "pretrained", "pool",
                         "max_length", "image_size", "dropout")
     check_same(read_study(folder / "row.json")[0]["config"], preset, folder, data_and_network)
@@ -403,7 +413,8 @@ def run_record() -> dict:
 # %% ../nbs/09_experiment.ipynb #c1ed41cb
 def run_folder(name: str, objective: str, start: str, seed: int, variant: str = "") -> Path:
     "Where a run keeps its checkpoints and its model."
-    return Path(settings()["paths"]["runs"]) / name / "-".join([objective, start, str(seed), *([variant] if variant else [])])
+    return (Path(settings()["paths"]["runs"]) / name
+            / "-".join([objective, start, str(seed), *([variant] if variant else [])]))
 
 # %% ../nbs/09_experiment.ipynb #16bdcb66
 def run(
@@ -521,11 +532,13 @@ def study_plan(
 ) -> dict: # seeds, starts, objectives and few, as `cells` takes them
     "What `study` runs if it is not told otherwise."
     seeds, teacher = [2025, 2026, 2027, 2028, 2029], name.endswith("-teacher")
-    many = 5 if name in ("cpu-imdb", "cpu-imdb-gru", "cpu-cifar10") else 1 if teacher or name == "cpu-cifar100-100" else 3
+    many = (5 if name in ("cpu-imdb", "cpu-imdb-gru", "cpu-cifar10")
+            else 1 if teacher or name == "cpu-cifar100-100" else 3)
     starts = ["warm"] if teacher else ["paper", "warm"] if name.startswith("cpu-") else ["paper"]
     if name.endswith("-search"): seeds, many = [2024], 1 # a seed that no result uses
     if name.endswith("-ablations"): many = 2
-    return dict(objectives=["cls", "re"] if teacher else list(OBJECTIVES), seeds=seeds[:many], starts=starts, few=min(many, 3))
+    return dict(objectives=["cls", "re"] if teacher else list(OBJECTIVES),
+                seeds=seeds[:many], starts=starts, few=min(many, 3))
 
 # %% ../nbs/09_experiment.ipynb #000a09ed
 COST = dict(cls=1.0, random=1.0, re=2.0, rekd=2.4) # of an example, relative to CLS, as measured on two cores
@@ -571,11 +584,13 @@ def planned(
                           read_study(results_file(name)), preset or get_preset(name))
     runs = [(*c, "") for c in cells(**plan)]
     if name in VARIANTS:
-        runs = [(o, st, s, v) for s in plan["seeds"] for o, st, v, _ in VARIANTS[name] if (o, st) in {r[:2] for r in runs}]
+        runs = [(o, st, s, v) for s in plan["seeds"] for o, st, v, _ in VARIANTS[name]
+                if (o, st) in {r[:2] for r in runs}]
     out: list[dict[str, Any]] = [dict(zip(("objective", "start", "seed", "variant"), r)) for r in runs]
     done = {run_id(r) for r in rows}
     return [r | dict(done=run_id(r) in done,
-                     seconds=seconds_of(variant_preset(name, r, preset), r["objective"], r["start"], rows)) for r in out]
+                     seconds=seconds_of(variant_preset(name, r, preset), r["objective"], r["start"], rows))
+            for r in out]
 
 # %% ../nbs/09_experiment.ipynb #11da752d
 def make_row(name: str, cell: dict, preset: Preset, quiet: bool | None):
@@ -633,9 +648,11 @@ def results_table(
     except (AttributeError, KeyError, TypeError, ValueError) as e:
         raise DataError(f"a table needs rows with results, got one without ({type(e).__name__}: {e})") from e
     keys = ["model", "objective", "start", *(["variant"] if any(c["variant"] for c in cells) else []), "mask"]
-    table = pd.DataFrame(cells, columns=["model", "objective", "start", "variant", "mask", "seed", "accuracy", "selection_rate"])
+    table = pd.DataFrame(cells, columns=["model", "objective", "start", "variant", "mask", "seed",
+                                         "accuracy", "selection_rate"])
     if len(twice := table[table.duplicated([*keys, "seed"])]):
-        raise DataError(f"a table needs one row a run, got two of {' '.join(map(str, twice[keys[:-1] + ['seed']].iloc[0]))}: "
+        raise DataError("a table needs one row a run, "
+                        f"got two of {' '.join(map(str, twice[keys[:-1] + ['seed']].iloc[0]))}: "
                         "their mean would be of neither, leave one out")
     table = table.groupby(keys, sort=False).agg(
         n_seeds=("accuracy", "size"), accuracy_mean=("accuracy", "mean"), accuracy_std=("accuracy", "std"),
@@ -656,16 +673,19 @@ def paired(
     import numpy as np
     from scipy.stats import bootstrap
     check_name("mask", mask, MASKS)
-    accuracy = {(r["objective"], r["start"], r["seed"]): r["masks"][mask]["accuracy"] for r in rows if mask in r["masks"]}
+    accuracy = {(r["objective"], r["start"], r["seed"]): r["masks"][mask]["accuracy"]
+                for r in rows if mask in r["masks"]}
     cls, out = [r["masks"]["none"]["accuracy"] for r in rows if r["objective"] == "cls"], []
     for start in dict.fromkeys(r["start"] for r in rows if r["objective"] == "rekd"):
         seeds = [s for o, st, s in accuracy if o == "rekd" and st == start and ("re", start, s) in accuracy]
         if not seeds: continue
         re, rekd = (np.array([accuracy[o, start, s] for s in seeds]) for o in ("re", "rekd"))
         draw = dict(confidence_level=0.95, n_resamples=10_000, method="percentile", rng=0)
-        low, high = map(float, bootstrap((rekd - re,), np.mean, **draw).confidence_interval) if len(seeds) > 1 else (None, None)
+        low, high = (map(float, bootstrap((rekd - re,), np.mean, **draw).confidence_interval)
+                     if len(seeds) > 1 else (None, None))
         gap = np.mean(cls) - re.mean() if cls else float("nan")
-        out.append(dict(start=start, rekd_minus_re=float((rekd - re).mean()), ci_low=low, ci_high=high, n_seeds=len(seeds),
+        out.append(dict(start=start, rekd_minus_re=float((rekd - re).mean()),
+                        ci_low=low, ci_high=high, n_seeds=len(seeds),
                         gap_recovery=float(recovered(np.mean(cls), re.mean(), rekd.mean())) if gap > 0 else None))
     return out
 
@@ -705,7 +725,8 @@ def summary(
 ): # a pandas DataFrame: a line an objective and start
     "Accuracy under each mask as text, mean ± standard deviation over seeds, and the share that sampled masks keep. DataError as in `results_table`."
     table = results_table(rows)
-    table["shown"] = [f"{a:.3f}" + ("" if s != s else f" ± {s:.3f}") for a, s in zip(table.accuracy_mean, table.accuracy_std)]
+    table["shown"] = [f"{a:.3f}" + ("" if s != s else f" ± {s:.3f}")
+                      for a, s in zip(table.accuracy_mean, table.accuracy_std)]
     keys = [k for k in table.columns if k in ("model", "objective", "start", "variant", "n_seeds")]
     wide = table.pivot(index=keys, columns="mask", values="shown").reindex(
         columns=[m for m in ("none", "random", "topk", "deterministic", "sampled") if m in set(table["mask"])])
@@ -750,7 +771,8 @@ def demo(
     with tempfile.TemporaryDirectory() as folder:
         for objective in OBJECTIVES:
             say(f"training the student: {objective}")
-            models[objective], row = run("demo", objective, seed, preset=preset, teacher=teacher, out=Path(folder) / objective)
+            models[objective], row = run("demo", objective, seed, preset=preset, teacher=teacher,
+                                         out=Path(folder) / objective)
             histories[objective] = row["epochs"]
             rows += [dict(objective=objective, seed=seed, mask=m, accuracy=r["accuracy"],
                           selection_rate=r["selection_rate"], seconds=row["seconds"])
