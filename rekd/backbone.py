@@ -17,7 +17,8 @@ import torch
 import torch.nn as nn
 from fastcore.basics import patch
 from torch import Tensor
-from .errors import DataError, MissingError, ModelError, RekdError, SettingError, check_name, check_number, closest, shown
+from .errors import (DataError, MissingError, ModelError, RekdError, SettingError, check_name, check_number,
+                         closest, shown)
 
 # %% ../nbs/01_backbone.ipynb #e0cbe009
 class Backbone(nn.Module):
@@ -106,8 +107,8 @@ class ImageBackbone(Backbone):
 
 # %% ../nbs/01_backbone.ipynb #4a4da1a9
 _HUB = ("it is not on this machine and did not come from the hub. Check the spelling and the network; "
-        "to work without one, download it elsewhere, "
-        "put its folder where REKD_WEIGHTS (or `weights` in settings.ini) points, and set HF_HUB_OFFLINE=1")
+        "to work without one, download it elsewhere, put its folder where REKD_WEIGHTS "
+        "(or `weights` in settings.ini) points, and set HF_HUB_OFFLINE=1")
 
 # %% ../nbs/01_backbone.ipynb #b44c5792
 class TimmBackbone(Backbone):
@@ -121,7 +122,8 @@ class TimmBackbone(Backbone):
         from timm.models.vision_transformer import VisionTransformer
         if not isinstance(net, VisionTransformer):
             raise SettingError(f"timm: expected a VisionTransformer, got {type(net).__name__}")
-        if pool == "cls" and net.cls_token is None: raise SettingError("this timm network has no [CLS] state: set pool='mean'")
+        if pool == "cls" and net.cls_token is None:
+            raise SettingError("this timm network has no [CLS] state: set pool='mean'")
         super().__init__(config, net.embed_dim, pool)
         self.net, self.prefix, self.patch = net, net.num_prefix_tokens, net.patch_embed.patch_size[0]
         self.image_size = net.patch_embed.img_size and net.patch_embed.img_size[0]
@@ -136,7 +138,8 @@ def _check_timm(architecture, options):
     if not isinstance(architecture, str) or not timm.is_model(architecture):
         raise SettingError(f"timm has no architecture {shown(architecture)}{closest(architecture, timm.list_models())}")
     for key, value in options.items():
-        if not isinstance(value, int | float): raise SettingError(f"timm: option {key} must be a number, got {shown(value)}")
+        if not isinstance(value, int | float):
+            raise SettingError(f"timm: option {key} must be a number, got {shown(value)}")
 
 # %% ../nbs/01_backbone.ipynb #8f729aff
 def _timm_net(architecture, options, pretrained=False):
@@ -165,15 +168,18 @@ class BiGRU(Backbone):
         if pool != "mean": raise SettingError(f"a BiGRU has no [CLS] state: set pool='mean', got {shown(pool)}")
         for key, value in dict(vocab_size=vocab_size, hidden_size=hidden_size, num_layers=num_layers).items():
             check_number(key, value, "[1, inf)", whole=True)
-        if hidden_size % 2: raise SettingError(f"hidden_size must be even, one half for each direction, got {hidden_size}")
+        if hidden_size % 2:
+            raise SettingError(f"hidden_size must be even, one half for each direction, got {hidden_size}")
         config = dict(model_type="bigru", vocab_size=vocab_size, hidden_size=hidden_size, num_layers=num_layers)
         super().__init__(config, hidden_size, pool)
         self.words = nn.Embedding(vocab_size, hidden_size)
         self.gru = nn.GRU(hidden_size, hidden_size // 2, num_layers, batch_first=True, bidirectional=True)
     def features(self, inputs): return self.words(inputs)
     def encode(self, features, valid):
-        packed = nn.utils.rnn.pack_padded_sequence(features, valid.sum(-1).cpu(), batch_first=True, enforce_sorted=False)
-        return nn.utils.rnn.pad_packed_sequence(self.gru(packed)[0], batch_first=True, total_length=features.shape[1])[0]
+        packed = nn.utils.rnn.pack_padded_sequence(features, valid.sum(-1).cpu(), batch_first=True,
+                                                   enforce_sorted=False)
+        return nn.utils.rnn.pad_packed_sequence(self.gru(packed)[0], batch_first=True,
+                                                total_length=features.shape[1])[0]
     def embeddings(self): return [self.words]
 
 # %% ../nbs/01_backbone.ipynb #5077077c
@@ -197,7 +203,8 @@ def _hf_pretrained(source, config):
         net, info = AutoModel.from_pretrained(source, config=config, dtype=torch.float32, use_safetensors=True,
                                               trust_remote_code=False, **told)
     except Exception as e:
-        if isinstance(e, OSError) and not Path(source).is_dir(): raise MissingError(f"no weights of {source!r}: {_HUB}") from e
+        if isinstance(e, OSError) and not Path(source).is_dir():
+            raise MissingError(f"no weights of {source!r}: {_HUB}") from e
         raise ModelError(f"the weights of {source} cannot be used: {e} (only safetensors are read)") from e
     if wrong := sorted(info["mismatched_keys"]):
         raise ModelError(f"{source}: {wrong[0][0]} has shape {wrong[0][1]}, its config.json means {wrong[0][2]}")
@@ -285,7 +292,8 @@ def _read_settings(file: Path) -> dict[str, dict[str, str]]:
     "The sections of a `settings.ini`, without empty values. SettingError for an unknown section or key."
     ini = configparser.ConfigParser(interpolation=None)
     try: ini.read(file, encoding="utf-8")
-    except (configparser.Error, UnicodeDecodeError) as e: raise SettingError(f"{file} is not a settings file: {e}") from e
+    except (configparser.Error, UnicodeDecodeError) as e:
+        raise SettingError(f"{file} is not a settings file: {e}") from e
     for section in ini.sections():
         check_name(f"{file}: a section", section, DEFAULTS)
         for key in ini[section] if section != "backbones" else ():
@@ -411,7 +419,8 @@ def encode(self: TextProcessor,
     "Token ids and the special-token flags of each text, cut to `max_length`, unpadded. DataError for no texts, or one without a token."
     texts = self.clean(texts)
     if not texts: raise DataError("no texts: a batch has at least one")
-    out = self.tokenizer(texts, truncation=True, max_length=self.max_length, padding=False, return_special_tokens_mask=True)
+    out = self.tokenizer(texts, truncation=True, max_length=self.max_length, padding=False,
+                         return_special_tokens_mask=True)
     for text, special in zip(texts, out["special_tokens_mask"]):
         if all(special): raise DataError(f"the text {shown(text)} has nothing to read: no token is left of it")
     return dict(input_ids=out["input_ids"], special=out["special_tokens_mask"])
@@ -457,8 +466,8 @@ def _to_rgb(image):
     "Any PIL image as an upright RGB image of 8 bits. DataError for one that cannot be read."
     from PIL import Image, ImageOps
     if not isinstance(image, Image.Image):
-        raise DataError(f"expected a PIL image, got {type(image).__name__}: PIL.Image.open(FILE) or "
-                        "PIL.Image.fromarray(UINT8_ARRAY) makes one")
+        raise DataError(f"expected a PIL image, got {type(image).__name__}: "
+                        "PIL.Image.open(FILE) or PIL.Image.fromarray(UINT8_ARRAY) makes one")
     try:
         image = ImageOps.exif_transpose(image)
         if image.mode.startswith("I") and (deep := np.asarray(image)).max() > 255:

@@ -78,7 +78,8 @@ def check_number(
 ):
     "SettingError unless `value` is a number in the interval; True and False are no numbers here."
     low, high = (float(end) for end in interval[1:-1].split(","))
-    above, below = (operator.gt if interval[0] == "(" else operator.ge), (operator.lt if interval[-1] == ")" else operator.le)
+    above, below = (operator.gt if interval[0] == "(" else operator.ge,
+                    operator.lt if interval[-1] == ")" else operator.le)
     right = isinstance(value, Integral if whole else Real) and not isinstance(value, bool)
     if right and above(value, low) and below(value, high): return
     raise SettingError(f"{what} must be {'a whole number' if whole else 'a number'} in {interval}, got {shown(value)}")
@@ -95,5 +96,5 @@ def writing(
     except (OSError, RuntimeError, SafetensorError) as e:
         there = next(p for p in Path(path).absolute().parents if p.is_dir())
         space = f"{shutil.disk_usage(there).free / 1e6:,.1f} MB are free there"
-        raise WriteError(f"cannot write {path}: {getattr(e, 'strerror', None) or e} ({space}). Make room, "
-                         "or choose another folder") from e
+        raise WriteError(f"cannot write {path}: {getattr(e, 'strerror', None) or e} ({space}). "
+                         "Make room, or choose another folder") from e

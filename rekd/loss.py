@@ -92,7 +92,8 @@ def annealed_alpha(
     end: float = 0.1, # its last value
 ) -> float: # in [0, 1]
     "From 0 (the teacher decides) to 1 (the student is on its own) as the temperature falls (REKD, section 3). SettingError unless start > end."
-    if not start > end: raise SettingError(f"an annealed alpha needs a falling temperature, got start={start}, end={end}")
+    if not start > end:
+        raise SettingError(f"an annealed alpha needs a falling temperature, got start={start}, end={end}")
     return (start - T) / (start - end)
 
 # %% ../nbs/03_loss.ipynb #6b495285
@@ -229,7 +230,8 @@ def read_alike(
     for other in others:
         for what, mine in reads[other].items():
             if reads[first].get(what) == mine: continue
-            say = [f"{len(x)} word pieces" if what == "pieces" else shown(x) for x in (reads[first].get(what, ()), mine)]
+            say = [f"{len(x)} word pieces" if what == "pieces" else shown(x)
+                   for x in (reads[first].get(what, ()), mine)]
             raise ModelError(f"{first} and {other} must have the same {what}: {first} has {say[0]}, {other} {say[1]}")
 
 @patch
@@ -277,8 +279,8 @@ def rationale_loss(self: REKD,
     "L_r between teacher and student, under the chosen noise. ModelError if they do not read the same number of features."
     theirs = self.teacher_logits(batch) if theirs is None else theirs
     if theirs.shape != logits.shape:
-        raise ModelError(f"teacher and student must read the same features, got logits {tuple(theirs.shape)} and "
-                         f"{tuple(logits.shape)}")
+        raise ModelError("teacher and student must read the same features, "
+                         f"got logits {tuple(theirs.shape)} and {tuple(logits.shape)}")
     their_noise = noise if self.noise == "shared" else _noise(theirs, batch, at, "teacher")
     if self.noise == "none": noise = their_noise = torch.zeros_like(noise)
     student = F.log_softmax((logits + noise) / at.T, -1)
@@ -313,9 +315,11 @@ def __call__(self: REKD, model: RationaleModel, batch: dict, at: Moment) -> tupl
     selectable, classes, theirs = model.selectable(batch), model.predict(batch, mask), self.teacher_logits(batch)
     re_loss, parts = RE(self.select_lambda, self.per).loss(classes, mask, selectable, batch["labels"], at)
     kd_r, kd_y = self.rationale_loss(logits, noise, batch, selectable, at, theirs), classes.new_zeros(())
-    best, best_of_teacher = (topk_mask(l[..., 1] - l[..., 0], selectable, at.sparsity) for l in (logits.detach(), theirs))
+    best, best_of_teacher = (topk_mask(l[..., 1] - l[..., 0], selectable, at.sparsity)
+                             for l in (logits.detach(), theirs))
     parts |= dict(kd_r=kd_r, agreement=agreement(best, best_of_teacher))
     if self.part != "rationale" and self.alpha != 1:
-        kd_y = parts["kd_y"] = self.prediction_loss(classes, mask if self.kd_mask == "student" else best_of_teacher, batch, at.T)
+        kd_y = parts["kd_y"] = self.prediction_loss(classes, mask if self.kd_mask == "student" else best_of_teacher,
+                                                   batch, at.T)
     alpha = annealed_alpha(at.T, at.T_start, at.T_end) if self.alpha is None else self.alpha
     return rekd_loss(re_loss, kd_r, kd_y, at.T, alpha, self.kd_r_lambda, self.part), parts

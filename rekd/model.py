@@ -23,7 +23,8 @@ from safetensors.torch import load_model, save_model
 from torch import Tensor
 from .errors import MissingError, ModelError, SettingError, WriteError, check_name, check_number, shown, writing
 from .select import deterministic_mask, gumbel_softmax, topk_mask
-from .backbone import Backbone, ImageProcessor, TextProcessor, backbone_from_config, load_backbone, load_processor, weights_source
+from .backbone import (Backbone, ImageProcessor, TextProcessor, backbone_from_config, load_backbone, load_processor,
+                           weights_source)
 
 # %% ../nbs/02_model.ipynb #62a2f8d3
 def linear(
@@ -119,21 +120,24 @@ class ModelConfig:
 def _places(backbone: Backbone) -> int | None: # None: any number
     """How many tokens a text backbone has positions for: the rows of its table.
     Less those up to the padding piece where positions are counted from it (RoBERTa)."""
-    tables = [m for name, m in backbone.named_modules() if name.endswith("position_embeddings") and isinstance(m, nn.Embedding)]
+    tables = [m for name, m in backbone.named_modules()
+              if name.endswith("position_embeddings") and isinstance(m, nn.Embedding)]
     rows = [t.num_embeddings - (0 if t.padding_idx is None else t.padding_idx + 1) for t in tables]
     return min(rows) if rows else backbone.config.get("max_position_embeddings")
 
 def _check_fit(backbone: Backbone, processor: TextProcessor | ImageProcessor):
     "SettingError unless the backbone can read what the processor prepares."
     reads = "text" if isinstance(processor, TextProcessor) else "image"
-    if backbone.modality != reads: raise SettingError(f"the backbone reads {backbone.modality}s, its processor prepares {reads}s")
+    if backbone.modality != reads:
+        raise SettingError(f"the backbone reads {backbone.modality}s, its processor prepares {reads}s")
     if isinstance(processor, ImageProcessor):
         theirs, ours = (processor.size, processor.patch), (backbone.image_size or processor.size, backbone.patch)
         if theirs != ours:
             raise SettingError(f"the backbone reads images of {ours[0]} pixels in patches of {ours[1]}, "
                                f"its processor prepares {theirs[0]} in {theirs[1]}")
     else:
-        tokens, longest, rows = len(processor.tokenizer), processor.max_length, [t.num_embeddings for t in backbone.embeddings()]
+        tokens, longest, rows = (len(processor.tokenizer), processor.max_length,
+                                 [t.num_embeddings for t in backbone.embeddings()])
         if rows and tokens > rows[0]:
             raise SettingError(f"the tokenizer has {tokens} tokens, the backbone's word table {rows[0]} rows: "
                                "take the backbone's own tokenizer")
@@ -156,7 +160,8 @@ class RationaleModel(nn.Module, ModelHubMixin):
         self.predictor = Predictor(predictor_backbone or make(), len(config.labels), config.dropout, config.norm)
         for network in (self.generator, self.predictor): _check_fit(network.backbone, processor)
         words = [n.backbone.embeddings() for n in (self.generator, self.predictor)]
-        for table in words[0] + (words[1] if config.freeze_embeddings == "both" else []): table.weight.requires_grad_(False)
+        for table in words[0] + (words[1] if config.freeze_embeddings == "both" else []):
+            table.weight.requires_grad_(False)
         if config.freeze_embeddings == "both": # two frozen copies of one table are one table
             for mine, other in zip(*words): mine.weight = other.weight
         self.metrics: dict | None = None # for the model card: dataset, examples, and masks (name -> accuracy, selection_rate)
@@ -210,7 +215,8 @@ def mask(self: RationaleModel,
     "One of the three evaluation masks. SettingError for another name."
     check_name("mask", how, _MASKS)
     if how == "topk":
-        return topk_mask(logits[..., 1] - logits[..., 0], selectable, self.config.sparsity if sparsity is None else sparsity)
+        return topk_mask(logits[..., 1] - logits[..., 0], selectable,
+                         self.config.sparsity if sparsity is None else sparsity)
     if how == "deterministic": return deterministic_mask(logits, selectable)
     return gumbel_softmax(logits, 1.0, noise)[0][..., 1] * selectable
 
@@ -309,7 +315,8 @@ def _repr_html_(self: Explanation) -> str:
         f"all {n} features, {kept} marked afterwards" if self.post_hoc else f"{kept} of {n} features")
     probs = ", ".join(f"{html.escape(str(k))} {v:.2f}" for k, v in top)
     if isinstance(self.source, str):
-        body = _text_html(self.source, self.spans, self.mask, self.scores, "score" if self.post_hoc else "keep probability")
+        body = _text_html(self.source, self.spans, self.mask, self.scores,
+                          "score" if self.post_hoc else "keep probability")
     elif self.source is not None and self.features: body = _image_html(self.source, self.features, self.mask)
     else: body = html.escape(" ".join(str(f) for f, m in zip(self.features, self.mask) if m))
     return (f'<div style="margin:.5em 0;line-height:1.6">{head}{probs and f" <small>({probs})</small>"}'
@@ -320,7 +327,8 @@ def _repr_html_(self: Explanation) -> str:
 def _explanation(self: RationaleModel, source, probs, selectable, kept, scores):
     "One example's tensors as an `Explanation`."
     at = selectable.nonzero().squeeze(-1).tolist()
-    common = dict(label=self.config.labels[int(probs.argmax())], probabilities=dict(zip(self.config.labels, probs.tolist())),
+    common = dict(label=self.config.labels[int(probs.argmax())],
+                  probabilities=dict(zip(self.config.labels, probs.tolist())),
                   mask=[int(kept[i]) for i in at], scores=[float(scores[i]) for i in at], source=source)
     if isinstance(self.processor, TextProcessor):
         spans = self.processor.spans(source)
@@ -335,7 +343,8 @@ def _explain(self: RationaleModel, sources: list, mask: str, sparsity: float | N
     batch = {k: v.to(self.device) for k, v in self.processor(sources).items()}
     logits, selectable = self.select(batch), self.selectable(batch)
     kept = self.mask(logits, selectable, mask, sparsity)
-    rows = [t.float().cpu() for t in (self.predict(batch, kept).softmax(-1), selectable, kept, logits.softmax(-1)[..., 1])]
+    rows = [t.float().cpu()
+            for t in (self.predict(batch, kept).softmax(-1), selectable, kept, logits.softmax(-1)[..., 1])]
     return [self._explanation(*row) for row in zip(sources, *rows)]
 
 # %% ../nbs/02_model.ipynb #23845512
@@ -355,7 +364,9 @@ def explain(self: RationaleModel,
     sources = self.processor.clean([x] if one else x)
     was_training = self.training
     self.eval()
-    try: out = [e for i in range(0, len(sources), batch_size) for e in self._explain(sources[i:i + batch_size], mask, sparsity)]
+    try:
+        out = [e for i in range(0, len(sources), batch_size)
+               for e in self._explain(sources[i:i + batch_size], mask, sparsity)]
     finally: self.train(was_training)
     return out[0] if one else out
 
@@ -382,9 +393,10 @@ def replacing(
         try:
             yield tmp
             for f in (*tmp.rglob("*"), tmp): sync(f)
-            if folder.exists() and (lost := sorted({p.name for p in folder.iterdir()} - {p.name for p in tmp.iterdir()})):
-                raise WriteError(f"{folder} holds {shown(lost)}, which would be deleted: choose another folder, "
-                                 "or move them away")
+            if folder.exists() and (lost := sorted({p.name for p in folder.iterdir()}
+                                                   - {p.name for p in tmp.iterdir()})):
+                raise WriteError(f"{folder} holds {shown(lost)}, which would be deleted: "
+                                 "choose another folder, or move them away")
         except BaseException: shutil.rmtree(tmp, ignore_errors=True); raise
         if folder.exists(): folder.rename(old)
         tmp.rename(folder)
@@ -421,8 +433,10 @@ def _plain(x) -> str:
 def _results(metrics: dict) -> str:
     "The model card's table of metrics. ModelError if they have another form."
     try:
-        head = f"On the {int(metrics['examples'])} test examples of {_plain(metrics['dataset'])}, under each evaluation mask:"
-        rows = [f"| {_plain(mask)} | {m['accuracy']:.3f} | {m['selection_rate']:.3f} |" for mask, m in metrics["masks"].items()]
+        head = (f"On the {int(metrics['examples'])} test examples of {_plain(metrics['dataset'])}, "
+                "under each evaluation mask:")
+        rows = [f"| {_plain(mask)} | {m['accuracy']:.3f} | {m['selection_rate']:.3f} |"
+                for mask, m in metrics["masks"].items()]
     except (AttributeError, KeyError, TypeError, ValueError):
         raise ModelError("a model's metrics are dict(dataset=NAME, examples=NUMBER, "
                          f"masks={{MASK: dict(accuracy=..., selection_rate=...)}}), got {shown(metrics)}") from None
@@ -516,11 +530,11 @@ def _model_folder(name: str | Path, **download) -> Path:
             folder = Path(snapshot_download(
                 str(name), allow_patterns=["*.json", "*.safetensors", "*.txt", "*.model", "rationale.png"], **download))
         except (OSError, HTTPError, HFValidationError) as e:
-            raise MissingError(f"no model {str(name)!r}: it is no folder on this machine, and it did not come from the hub "
-                               f"({type(e).__name__}). Give a folder that `save_pretrained` wrote, or a hub id. "
-                               "For a hub id check the "
-                               "spelling, the network (are HF_HUB_OFFLINE or HF_ENDPOINT set?) "
-                               "and, for a private model, HF_TOKEN") from None
+            raise MissingError(f"no model {str(name)!r}: it is no folder on this machine, "
+                               f"and it did not come from the hub ({type(e).__name__}). "
+                               "Give a folder that `save_pretrained` wrote, or a hub id. "
+                               "For a hub id check the spelling, the network "
+                               "(are HF_HUB_OFFLINE or HF_ENDPOINT set?) and, for a private model, HF_TOKEN") from None
     if not (folder / "config.json").is_file():
         raise MissingError(f"{folder} holds no config.json: it is not a folder that `save_pretrained` wrote")
     return folder
@@ -543,10 +557,12 @@ def _read_config(folder: Path) -> tuple[ModelConfig, dict]:
                          "was it saved by rekd, or a later one?")
     known = {f.name for f in fields(ModelConfig)} | {"processor"}
     needed = {f.name for f in fields(ModelConfig) if f.default is MISSING} | {"processor"}
-    if unknown := set(config) - known: raise ModelError(f"{file}: unknown fields {sorted(unknown)}; known: {sorted(known)}")
+    if unknown := set(config) - known:
+        raise ModelError(f"{file}: unknown fields {sorted(unknown)}; known: {sorted(known)}")
     if missing := needed - set(config): raise ModelError(f"{file}: missing fields {sorted(missing)}")
     processor = config.pop("processor")
-    if not isinstance(processor, dict): raise ModelError(f"{file}: processor must be a JSON object, got {shown(processor)}")
+    if not isinstance(processor, dict):
+        raise ModelError(f"{file}: processor must be a JSON object, got {shown(processor)}")
     try: return ModelConfig(**config), processor
     except SettingError as e: raise ModelError(f"{file}: {e}") from e
 
@@ -561,13 +577,15 @@ def _read_extras(folder: Path) -> tuple[dict | None, bytes | None]:
 # %% ../nbs/02_model.ipynb #2c651e22
 def _check_size(file: Path, config: ModelConfig, processor):
     "ModelError unless the weights in a file are as many as the configuration means; nothing large is made to find out."
-    if not file.is_file(): raise ModelError(f"{file} is missing: a model folder has config.json and model.safetensors, copy both")
+    if not file.is_file():
+        raise ModelError(f"{file} is missing: a model folder has config.json and model.safetensors, copy both")
     try:
         with safe_open(file, "pt") as f: stored = sum(math.prod(f.get_slice(k).get_shape()) for k in f.keys())
     except Exception as e: raise ModelError(f"{file} is damaged, copy or download it again: {e}") from e
     with torch.device("meta"): meant = sum(p.numel() for p in RationaleModel(config, processor).parameters())
     if stored != meant:
-        raise ModelError(f"{file} holds {stored:,} numbers, its config.json means {meant:,}: they are of different models")
+        raise ModelError(f"{file} holds {stored:,} numbers, its config.json means {meant:,}: "
+                         "they are of different models")
 
 # %% ../nbs/02_model.ipynb #6c57a28b
 @patch
@@ -577,8 +595,8 @@ def _load_weights(self: RationaleModel, file: Path):
     except Exception as e: raise ModelError(f"{file} does not fit its config.json: {str(e)[:300]}") from e
     bad = [name for name, p in self.named_parameters() if not p.isfinite().all()]
     if bad:
-        raise ModelError(f"{file}: {len(bad)} weights are not finite, the first is {bad[0]}. Its training diverged: "
-                         "take an earlier checkpoint, or train again with a lower rate")
+        raise ModelError(f"{file}: {len(bad)} weights are not finite, the first is {bad[0]}. "
+                         "Its training diverged: take an earlier checkpoint, or train again with a lower rate")
 
 # %% ../nbs/02_model.ipynb #084de71a
 @patch(cls_method=True)
@@ -592,8 +610,8 @@ def from_pretrained(cls: RationaleModel,
     revision: str | None = None, # branch, tag or commit on the hub
 ) -> RationaleModel:
     "Load a saved model, in eval mode and float32. MissingError if there is none, ModelError if it is damaged, of another version, or not ours."
-    folder = _model_folder(pretrained_model_name_or_path, force_download=force_download, token=token, cache_dir=cache_dir,
-                           local_files_only=local_files_only, revision=revision)
+    folder = _model_folder(pretrained_model_name_or_path, force_download=force_download, token=token,
+                           cache_dir=cache_dir, local_files_only=local_files_only, revision=revision)
     config, options = _read_config(folder)
     try:
         with torch.device("meta"): sketch = backbone_from_config(config.backbone, config.pool)
@@ -616,8 +634,9 @@ def push_to_hub(self: RationaleModel,
     try: return ModelHubMixin.push_to_hub(self, repo_id, **kwargs)
     except HFValidationError as e: raise SettingError(str(e)) from None
     except (OSError, HTTPError) as e:
-        raise WriteError(f"{repo_id!r} was not uploaded ({type(e).__name__}: {str(e).splitlines()[0]}): check the network "
-                         "(are HF_HUB_OFFLINE or HF_ENDPOINT set?), and that HF_TOKEN holds a token that may write there") from e
+        raise WriteError(f"{repo_id!r} was not uploaded ({type(e).__name__}: {str(e).splitlines()[0]}): "
+                         "check the network (are HF_HUB_OFFLINE or HF_ENDPOINT set?), "
+                         "and that HF_TOKEN holds a token that may write there") from e
 
 # %% ../nbs/02_model.ipynb #772cee1c
 def build_model(

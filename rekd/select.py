@@ -31,7 +31,8 @@ def gumbel_softmax(
     check_number("temperature", T, "(0, inf)")
     if noise is None: noise = gumbel_noise(logits)
     if noise.shape != logits.shape:
-        raise SettingError(f"the noise must have the shape of the logits, {tuple(logits.shape)}, got {tuple(noise.shape)}")
+        raise SettingError(f"the noise must have the shape of the logits, {tuple(logits.shape)}, "
+                           f"got {tuple(noise.shape)}")
     noisy = logits + noise
     log_probs = F.log_softmax(noisy / T, dim=-1)
     probs = log_probs.exp()
@@ -50,7 +51,8 @@ def temperature(
     SettingError unless start >= end > 0 and steps >= 1 and step >= 0."""
     for name, value in dict(start=start, end=end).items(): check_number(name, value, "(0, inf)")
     if start < end: raise SettingError(f"the temperature cannot rise: start={start} is below end={end}")
-    for name, value in dict(total_steps=total_steps, every=every).items(): check_number(name, value, "[1, inf)", whole=True)
+    for name, value in dict(total_steps=total_steps, every=every).items():
+        check_number(name, value, "[1, inf)", whole=True)
     check_number("step", step, "[0, inf)")
     step = step // every * every
     return max(start * math.exp(-step * math.log(start / end) / total_steps), end)
@@ -59,8 +61,8 @@ def temperature(
 def _check_selectable(selectable: Tensor, shape: torch.Size):
     "SettingError unless `selectable` is bool and of that shape."
     if selectable.dtype == torch.bool and selectable.shape == shape: return
-    raise SettingError(f"selectable must be a bool tensor of shape {tuple(shape)}, got {selectable.dtype} of shape "
-                       f"{tuple(selectable.shape)}")
+    raise SettingError(f"selectable must be a bool tensor of shape {tuple(shape)}, "
+                       f"got {selectable.dtype} of shape {tuple(selectable.shape)}")
 
 # %% ../nbs/00_select.ipynb #7d84f8a1
 def deterministic_mask(
