@@ -118,8 +118,8 @@ class ModelConfig:
 
 # %% ../nbs/02_model.ipynb #fb5ba2c5
 def _places(backbone: Backbone) -> int | None: # None: any number
-    """How many tokens a text backbone has positions for: the rows of its table.
-    Less those up to the padding piece where positions are counted from it (RoBERTa)."""
+    """How many tokens a text backbone has positions for.
+    The rows of its table, less those up to the padding piece where positions are counted from it (RoBERTa)."""
     tables = [m for name, m in backbone.named_modules()
               if name.endswith("position_embeddings") and isinstance(m, nn.Embedding)]
     rows = [t.num_embeddings - (0 if t.padding_idx is None else t.padding_idx + 1) for t in tables]
