@@ -54,7 +54,8 @@ def read_folder(
     files = {part: Path(folder) / f"{part}.parquet" for part in PARTS}
     for part in ("train", "test"):
         if not files[part].is_file():
-            raise MissingError(f"{files[part]} is missing: a folder holds train.parquet, test.parquet and perhaps val.parquet")
+            raise MissingError(f"{files[part]} is missing: "
+                               "a folder holds train.parquet, test.parquet and perhaps val.parquet")
     # each on its own: `datasets` would cast all parts to the columns of the first
     return datasets.DatasetDict({part: _read_part(f) for part, f in files.items() if f.is_file()})
 
@@ -88,9 +89,11 @@ def name_labels(
     for part, values in seen.items():
         if bad := sorted(str(v) for v in values if v not in names and v not in range(len(names))):
             known = ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")
-            raise DataError(f"{part}: unknown label {bad[0]!r}; the {len(names)} classes are {known}{closest(bad[0], names)}")
+            raise DataError(f"{part}: unknown label {bad[0]!r}; "
+                            f"the {len(names)} classes are {known}{closest(bad[0], names)}")
     if len(seen["train"]) < 2:
-        raise DataError(f"train has one class only, {shown(seen['train'].pop())}: a classifier needs rows of two or more")
+        raise DataError(f"train has one class only, {shown(seen['train'].pop())}: "
+                        "a classifier needs rows of two or more")
     return rows.cast_column("label", datasets.ClassLabel(names=names)), names
 
 # %% ../nbs/04_data.ipynb #67dcfd0e
@@ -133,9 +136,11 @@ def _class_names(folder, column):
     if isinstance(names, dict):
         key = next((k for k in (column, column.removesuffix("_label")) if k in names), None)
         if key is None:
-            raise DataError(f"{file} has no names for the column {column!r}; it has {', '.join(names)}{closest(column, names)}")
+            raise DataError(f"{file} has no names for the column {column!r}; "
+                            f"it has {', '.join(names)}{closest(column, names)}")
         names = names[key]
-    if not isinstance(names, list) or not all(isinstance(n, str) for n in names) or not len(set(names)) == len(names) > 1:
+    if (not isinstance(names, list) or not all(isinstance(n, str) for n in names)
+        or not len(set(names)) == len(names) > 1):
         raise DataError(f"{file} must hold a list of class names, two or more and all different, got {shown(names)}")
     return names
 
@@ -148,10 +153,10 @@ def _from_hub(name):
         with _bars_on_terminals(): rows = datasets.load_dataset(source)
         return datasets.DatasetDict({k: rows[k] for k in ("train", "test")})
     except Exception as e:
-        raise MissingError(f"the data set {name!r} ({source}) did not come from the hub ({type(e).__name__}: "
-                           f"{str(e)[:200]}). Check the network; to work without one, put "
-                           f"{name.split('-')[0]}/train.parquet and test.parquet into the folder that REKD_DATA (or "
-                           "`data` in settings.ini) names") from e
+        raise MissingError(f"the data set {name!r} ({source}) did not come from the hub "
+                           f"({type(e).__name__}: {str(e)[:200]}). Check the network; to work without one, "
+                           f"put {name.split('-')[0]}/train.parquet and test.parquet into the folder "
+                           "that REKD_DATA (or `data` in settings.ini) names") from e
 
 # %% ../nbs/04_data.ipynb #09a4ff50
 def _read(name, starter):
@@ -170,10 +175,12 @@ def _check_inputs(name, part, column, kind):
     if kind == "image":
         if re.search("binary|bytes|string", held) and "list" not in held: return
         raise DataError(f"{where}: images must be encoded bytes (such as a PNG file's), got {held}")
-    if "string" not in held or "list" in held or "struct" in held: raise DataError(f"{where}: texts must be strings, got {held}")
+    if "string" not in held or "list" in held or "struct" in held:
+        raise DataError(f"{where}: texts must be strings, got {held}")
     empty = [i for i, t in enumerate(pc.utf8_trim_whitespace(column.cast("large_string")).to_pylist()) if not t]
     if empty:
-        raise DataError(f"{where}: {len(empty)} rows have an empty text, the first is row {empty[0]}: drop them or fill them in")
+        raise DataError(f"{where}: {len(empty)} rows have an empty text, the first is row {empty[0]}: "
+                        "drop them or fill them in")
 
 # %% ../nbs/04_data.ipynb #0b3be80a
 def _columns(name, rows):
@@ -216,7 +223,8 @@ def stratified_split(
     names = rows.features["label"].names
     for k, n in Counter(rows["label"]).items():
         if n == 1:
-            raise DataError(f"label {names[k]!r} has one row, which cannot be in both parts: add rows or bring a val.parquet")
+            raise DataError(f"label {names[k]!r} has one row, which cannot be in both parts: "
+                            "add rows or bring a val.parquet")
     try: return rows.train_test_split(stratify_by_column="label", seed=seed, **size)
     except (ValueError, TypeError) as e:
         raise DataError(f"{len(rows)} rows of {len(names)} classes cannot be split with {size}: {e}") from e
@@ -312,7 +320,8 @@ def make_batches(
     window: int = 50, # batches among which examples are sorted by length
 ) -> list[list[int]]: # indices of each batch
     "Shuffle, sort by length within windows of `window` batches, cut, shuffle the batches. SettingError for an impossible size or seed."
-    for name, value in dict(batch_size=batch_size, window=window).items(): check_number(name, value, "[1, inf)", whole=True)
+    for name, value in dict(batch_size=batch_size, window=window).items():
+        check_number(name, value, "[1, inf)", whole=True)
     if seed is not None: check_number("seed", seed, "[0, 9e18)", whole=True)
     cut = lambda order: [order[i:i + batch_size] for i in range(0, len(order), batch_size)]
     if seed is None: return cut(sorted(range(len(lengths)), key=lambda i: (lengths[i], i)))
@@ -375,8 +384,8 @@ def load_data(
     pick = lambda ds, n: stratified_split(ds, split_seed, train_size=n)["train"] if n and n < len(ds) else ds
     train, val = pick(rows["train"], n_train), rows.get("val")
     if val is None: train, val = stratified_split(train, split_seed, test_size=val_share).values()
-    change: dict = {} if isinstance(processor,
-                                    TextProcessor) else dict(mirror=True) if augment == "mirror" else dict(augment=paper_augment)
+    change: dict = ({} if isinstance(processor, TextProcessor)
+                    else dict(mirror=True) if augment == "mirror" else dict(augment=paper_augment))
     test = Examples(pick(rows["test"], n_test), processor)
     return Data(Examples(train, processor, **change), Examples(val, processor), test, labels)
 
@@ -417,7 +426,8 @@ def trim_vocabulary(
     options = {} if num_layers is None else dict(num_hidden_layers=num_layers)
     kept, vocab = _pieces_to_keep(tok, texts, size), tok.get_vocab()
     with _quiet_transformers():
-        net = AutoModel.from_pretrained(source, dtype=torch.float16, use_safetensors=True, trust_remote_code=False, **options)
+        net = AutoModel.from_pretrained(source, dtype=torch.float16, use_safetensors=True,
+                                        trust_remote_code=False, **options)
         rows = net.get_input_embeddings().weight[[vocab[p] for p in kept]].detach().clone()
         net.set_input_embeddings(torch.nn.Embedding.from_pretrained(rows, freeze=False))
         net.pooler, net.config.vocab_size, net.config.pad_token_id = None, len(kept), kept.index(tok.pad_token)

@@ -174,7 +174,8 @@ def task_scores(
     from torchmetrics.functional.classification import multiclass_calibration_error
     probs, labels = torch.as_tensor(probs).double(), torch.as_tensor(labels)
     if probs.ndim != 2 or labels.shape != probs.shape[:1]:
-        raise DataError(f"expected probabilities (N, C) and labels (N,), got {tuple(probs.shape)} and {tuple(labels.shape)}")
+        raise DataError("expected probabilities (N, C) and labels (N,), "
+                        f"got {tuple(probs.shape)} and {tuple(labels.shape)}")
     said = probs.argmax(-1)
     ece = multiclass_calibration_error(probs, labels, num_classes=probs.shape[1], n_bins=15)
     macro = f1_score(labels, said, average="macro", zero_division=0)
@@ -240,7 +241,8 @@ def at_shares(
     judged = {name: judge(model, examples, shares=shares) for name, model in models.items()}
     first = next(iter(judged.values()))["masks"]
     return [dict(model=name, share=share, accuracy=float((j["only"][k].argmax(-1) == j["labels"]).mean()),
-                 agreement=float(np.mean([(mine[k] * its[k]).sum() / its[k].sum() for mine, its in zip(j["masks"], first)])))
+                 agreement=float(np.mean([(mine[k] * its[k]).sum() / its[k].sum()
+                                          for mine, its in zip(j["masks"], first)])))
             for name, j in judged.items() for k, share in enumerate(shares)]
 
 # %% ../nbs/06_evaluate.ipynb #83a7affd
@@ -255,7 +257,8 @@ def crossed(
     if not len(examples): raise DataError("there are no examples to evaluate")
     read_alike(models)
     first = next(iter(models.values()))
-    choosers = {"blind choice": (first, random_scores())} | {name: (model, keep_scores) for name, model in models.items()}
+    choosers = ({"blind choice": (first, random_scores())}
+                | {name: (model, keep_scores) for name, model in models.items()})
     right = {(chooser, name): 0 for chooser in choosers for name in models}
     for batch in loader(examples, make_batches(examples.lengths, batch_size)):
         batch = {k: v.to(first.device) for k, v in batch.items()}

@@ -238,7 +238,8 @@ def plot_seeds(
         ax.hlines(sum(mine.values()) / len(mine), x - 0.2, x + 0.2, color="#333")
         if objective != "rekd": continue
         for seed, a in mine.items():
-            if (before := score.get(("re", start, seed))) is not None: ax.plot([x - 1, x], [before, a], color="#999", lw=1)
+            if (before := score.get(("re", start, seed))) is not None:
+                ax.plot([x - 1, x], [before, a], color="#999", lw=1)
     if teacher is not None: ax.axhline(teacher, color=COLOURS[2], ls="--", label="the teacher, from its own rationales")
     ax.set_xticks(range(len(columns)), [{"cls": "CLS\nall features", "random": "random\nmasks"}.get(
         o, f"{o.upper()}\n{st} start") for o, st in columns])
@@ -248,7 +249,8 @@ def plot_seeds(
     return fig
 
 # %% ../nbs/07_show.ipynb #4b710afb
-TRACED = dict(ce="training cross-entropy (nats)", kept="share kept, sampled", agreement="share of the teacher's choice kept")
+TRACED = dict(ce="training cross-entropy (nats)", kept="share kept, sampled",
+              agreement="share of the teacher's choice kept")
 
 def _twentieths(windows):
     "A run's windows with those made whole that the end of an epoch has cut in two."
@@ -278,13 +280,15 @@ def plot_traces(
         for (name, runs), c in zip(traces.items(), cycle(COLOURS)):
             if not runs[0] or key not in runs[0][0]: continue
             values = torch.tensor([[w[key] for w in run] for run in runs])
-            mean, spread, steps = values.mean(0), values.std(0, correction=min(len(runs) - 1, 1)), [w["step"] for w in runs[0]]
+            mean, spread, steps = (values.mean(0), values.std(0, correction=min(len(runs) - 1, 1)),
+                                   [w["step"] for w in runs[0]])
             ax.plot(steps, mean, color=c, label=name)
             ax.fill_between(steps, mean - spread, mean + spread, color=c, alpha=0.2, linewidth=0)
         ax.set(xlabel="step", ylabel=TRACED[key])
         ax.grid(alpha=0.3)
         second = ax.twinx()
-        for cooling, c in coolings.items(): second.plot(*zip(*cooling), color=c if len(coolings) > 1 else "#777", ls=":")
+        for cooling, c in coolings.items():
+            second.plot(*zip(*cooling), color=c if len(coolings) > 1 else "#777", ls=":")
         hot, cold = (f(T for cooling in coolings for _, T in cooling) for f in (max, min))
         second.set(ylabel="temperature (dotted)" if key == shown[-1] else "", yscale="log")
         second.set_yticks([5, 2, 1, 0.5, 0.2, 0.1], ["5", "2", "1", "0.5", "0.2", "0.1"])
@@ -304,8 +308,8 @@ def plot_shares(
     from matplotlib.figure import Figure
     if not rows: raise DataError("a figure of shares needs rows, got none")
     fig = Figure(figsize=(10, 3.6), dpi=100, layout="constrained")
-    axes, lines = fig.subplots(1, 2), {name: [r for r in rows if r["model"] == name]
-                                       for name in dict.fromkeys(r["model"] for r in rows)}
+    axes, lines = (fig.subplots(1, 2),
+                   {name: [r for r in rows if r["model"] == name] for name in dict.fromkeys(r["model"] for r in rows)})
     shares = sorted({r["share"] for r in rows})
     for ax, key in zip(axes, ("accuracy", "agreement")):
         for (name, line), c in zip(lines.items(), cycle(COLOURS)):

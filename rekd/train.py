@@ -20,7 +20,8 @@ from accelerate.state import AcceleratorState
 from fastcore.basics import patch
 from safetensors.torch import load_model, save_model
 from tqdm.auto import tqdm
-from .errors import DataError, ModelError, RekdError, SettingError, WriteError, check_name, check_number, shown, writing
+from .errors import (DataError, ModelError, RekdError, SettingError, WriteError, check_name, check_number,
+                         shown, writing)
 from .select import temperature, topk_mask
 from .loss import Moment, RandomMask, draw, example_noise, seed_of
 from .model import RationaleModel, replacing, sync
@@ -55,7 +56,8 @@ class TrainConfig:
             for name in names.split(): check_number(name, getattr(self, name), interval, whole)
         check("[1, inf)", "epochs batch_size accumulate T_every checkpoint_every", whole=True)
         check("[0, inf)", "num_workers", whole=True)
-        check("(0, inf)", "lr T_start T_end" + " clip" * (self.clip is not None) + " head_lr" * (self.head_lr is not None))
+        check("(0, inf)", "lr T_start T_end" + " clip" * (self.clip is not None)
+              + " head_lr" * (self.head_lr is not None))
         check("[0, inf)", "weight_decay")
         check("[0, 1]", "warmup sparsity_share")
         if self.sparsity_start is not None: check("(0, 1]", "sparsity_start")
@@ -152,8 +154,8 @@ def evaluate(
         with accelerator.autocast(): sums += _sums(model, to_device(batch, device), mask, seed)
     model.train(training)
     count, right, kept, n, expected, excess, ce = accelerator.reduce(sums, "sum").tolist()
-    out = dict(accuracy=right / count, selection_rate=kept / n, expected_rate=expected / n, ce=ce / count,
-               sparsity=(excess / count) ** 2)
+    out = dict(accuracy=right / count, selection_rate=kept / n, expected_rate=expected / n,
+               ce=ce / count, sparsity=(excess / count) ** 2)
     return out | dict(loss=out["ce"] + select_lambda * out["sparsity"])
 
 # %% ../nbs/05_train.ipynb #ff264496
@@ -261,7 +263,8 @@ def _groups(model, objective, config):
     head = {id(p) for p in model.predictor.head.parameters()}
     groups: dict[bool, list] = {False: [], True: []}
     for p in _trainable(model, objective): groups[id(p) in head].append(p)
-    return [dict(params=groups[False], scale=1.0), dict(params=groups[True], scale=(config.head_lr or config.lr) / config.lr)]
+    return [dict(params=groups[False], scale=1.0),
+            dict(params=groups[True], scale=(config.head_lr or config.lr) / config.lr)]
 
 # %% ../nbs/05_train.ipynb #19aea3da
 def fingerprint(model: torch.nn.Module) -> str: # 16 hexadecimal digits
@@ -363,7 +366,8 @@ class TrainingDiverged(RekdError, RuntimeError):
 def diverged(self: Run, what: str, parts: dict):
     "Leave a note in `diverged.json`, then raise TrainingDiverged."
     step, c, parts = self.progress.step, self.config, {k: str(v) for k, v in parts.items()}
-    note = dict(what=what, step=step, lr=learning_rate(step, self.total, c), temperature=self.moment(step).T, parts=parts)
+    note = dict(what=what, step=step, lr=learning_rate(step, self.total, c), temperature=self.moment(step).T,
+                parts=parts)
     if self.out and self.rank == 0: write_text(self.out / "diverged.json", json.dumps(note))
     kept = f"the last good checkpoint stays in {self.out}" if self.out else "nothing was written"
     advice = f"lower lr={c.lr}, clip gradients, or raise T_end={c.T_end}"
@@ -458,7 +462,8 @@ def measure(self: Run) -> dict:
     mask = self.config.eval_mask if o.selects else "random" if isinstance(o, RandomMask) else "none"
     weight, at = getattr(o, "select_lambda", 0.0), self.moment(last)
     return dict(epoch=last // self.per_epoch, step=p.step, temperature=at.T, sparsity_target=at.sparsity,
-                lr=learning_rate(last, self.total, self.config), train={k: v / self.per_epoch for k, v in p.sums.items()},
+                lr=learning_rate(last, self.total, self.config),
+                train={k: v / self.per_epoch for k, v in p.sums.items()},
                 val=evaluate(self.model, self.data.val, mask, select_lambda=weight, accelerator=self.accelerator),
                 val_mask=mask, examples_per_second=len(self.data.train) / p.seconds,
                 trace=window_means(p.trace, p.step - self.per_epoch))
@@ -531,7 +536,8 @@ def check_same(self: Run, saved: dict):
         if key in ("num_workers", "checkpoint_every") or saved.get(key) == value: continue
         was = f"it was started with {key}={saved.get(key)!r}, and now {key}={value!r}"
         if key not in ("torch", "threads"): raise SettingError(f"{self.out} cannot be resumed: {was}")
-        warnings.warn(f"{self.out}: {was}; the result may differ in the last bits from an uninterrupted run", stacklevel=4)
+        warnings.warn(f"{self.out}: {was}; the result may differ in the last bits from an uninterrupted run",
+                      stacklevel=4)
 
 # %% ../nbs/05_train.ipynb #fd2e145b
 @patch
