@@ -152,7 +152,7 @@ def test_a_search_runs_its_variants_and_is_judged_by_validation(home, monkeypatc
     import rekd.experiment as experiment
     monkeypatch.setenv("REKD_ARTIFACTS", str(home / "artifacts"))
     ran = []
-    def fake(name, objective, seed, start, preset, teacher, out, resume, quiet, part):
+    def fake(name, objective, seed, start, preset, out, resume, quiet, part):
         ran.append((objective, start, seed, preset.sparsity_per, preset.train.lr, part, out.name))
         return None, dict(objective=objective, start=start, seed=seed, config=dataclasses.asdict(replace(preset, train=experiment.loop_of(preset, objective, start))))
     monkeypatch.setattr(experiment, "run", fake)
