@@ -531,7 +531,7 @@ def load_processor(
     **options, # `max_length` of a `TextProcessor`; `size`, `mean`, `std` of an `ImageProcessor`
 ) -> TextProcessor | ImageProcessor:
     """The tokenizer that belongs to a backbone's weights, or the image preparation for its patches.
-    Images are centred by ImageNet's mean and deviation, as in the paper, unless others are given.
+    Images are normalised by ImageNet's mean and deviation, as in the paper, unless others are given.
     ModelError for a damaged tokenizer, MissingError for none."""
     if backbone.modality == "image": return ImageProcessor(patch=backbone.patch, **options)
     return TextProcessor(_tokenizer(source), **options)
