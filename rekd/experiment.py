@@ -619,8 +619,8 @@ def study(
     for cell in planned(name, objectives, seeds, starts, preset):
         try:
             with claimed(run_folder(name, *run_id(cell))):
-                if run_id(cell) not in map(run_id, read_study(file)):
-                    make_row(name, cell, preset, quiet) # read anew: another process may work on the same study
+                # read anew: another process may work on the same study
+                if run_id(cell) not in map(run_id, read_study(file)): make_row(name, cell, preset, quiet)
         except Timeout as e: print(f"another process is at it: {e.lock_file}")
     return read_rows(file)
 
