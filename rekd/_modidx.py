@@ -193,6 +193,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                  'rekd.experiment.demo': ('experiment.html#demo', 'rekd/experiment.py'),
                                  'rekd.experiment.find_model': ('experiment.html#find_model', 'rekd/experiment.py'),
                                  'rekd.experiment.get_preset': ('experiment.html#get_preset', 'rekd/experiment.py'),
+                                 'rekd.experiment.kept_epochs': ('experiment.html#kept_epochs', 'rekd/experiment.py'),
                                  'rekd.experiment.load_students': ('experiment.html#load_students', 'rekd/experiment.py'),
                                  'rekd.experiment.load_teacher': ('experiment.html#load_teacher', 'rekd/experiment.py'),
                                  'rekd.experiment.loop_of': ('experiment.html#loop_of', 'rekd/experiment.py'),

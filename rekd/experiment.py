@@ -8,8 +8,8 @@ __all__ = ['PRESETS', 'VARIANTS', 'OBJECTIVES', 'STARTS', 'SEEDS', 'COST', 'PAPE
            'claimed', 'warm_from_cls', 'masks_of', 'loop_of', 'card_picture', 'run_record', 'run_folder', 'run',
            'load_students', 'results_file', 'append_row', 'read_rows', 'read_study', 'cells', 'study_plan',
            'seconds_of', 'run_id', 'variant_preset', 'planned', 'make_row', 'study', 'model_name', 'results_table',
-           'recovered', 'paired', 'paired_by_mask', 'beside_paper', 'summary', 'rationale_accuracy', 'study_tables',
-           'demo', 'build_starter', 'write_subset', 'build_starter_teacher', 'build_starter_students']
+           'recovered', 'paired', 'paired_by_mask', 'beside_paper', 'summary', 'kept_epochs', 'rationale_accuracy',
+           'study_tables', 'demo', 'build_starter', 'write_subset', 'build_starter_teacher', 'build_starter_students']
 
 # %% ../nbs/09_experiment.ipynb #ba0e4f4b
 import dataclasses
@@ -209,7 +209,7 @@ for _name, _itself in (("cpu-imdb", "cpu-imdb-ablations/re-paper-2025"), ("cpu-c
     VARIANTS[f"{_name}-ablations"] = ablation_variants(_itself, f"{_name}-weak-teacher")
 PRESETS["cpu-imdb-ablations"] = replace(PRESETS["cpu-imdb-short"], n_train=4500, teacher="imdb-teacher")
 VARIANTS["cpu-imdb-ablations"].append(("rekd", "paper", "better-teacher", dict(teacher="cpu-imdb-teacher")))
-VARIANTS["cpu-cifar10-ablations"] = [v for v in VARIANTS["cpu-cifar10-ablations"] if v[2]]
+VARIANTS["cpu-cifar10-ablations"] = [v for v in VARIANTS["cpu-cifar10-ablations"] if v[0] == "rekd" or v[2]]
 
 # %% ../nbs/09_experiment.ipynb #2bdd44fa
 PRESETS |= {
@@ -733,6 +733,21 @@ def summary(
     kept = table[table["mask"] == "sampled"].set_index(keys).selection_rate
     return (wide.reindex(table.drop_duplicates(keys).set_index(keys).index).fillna("")
             .assign(kept_when_sampled=kept.map("{:.3f}".format)).fillna(""))
+
+# %% ../nbs/09_experiment.ipynb #9a791957
+def kept_epochs(
+    rows: list[dict], # of RE or REKD runs
+): # a pandas DataFrame: a line a run
+    """Which epoch (from 0) each run kept, the share that the curriculum asked for then, accuracies of that model, the share
+    that its sampled masks keep, and the share that was kept in the last window of training."""
+    import pandas as pd
+    def line(r):
+        epoch, masks = min(r["epochs"], key=lambda e: e["val"]["loss"]), r["masks"]
+        return dict(objective=r["objective"], seed=r["seed"], epoch=epoch["epoch"], asked_for=epoch["sparsity_target"],
+                    topk=masks["topk"]["accuracy"], sampled=masks["sampled"]["accuracy"],
+                    kept_when_sampled=masks["sampled"]["selection_rate"],
+                    kept_at_the_end=r["epochs"][-1]["trace"][-1]["kept"])
+    return pd.DataFrame([line(r) for r in rows]).sort_values(["objective", "seed"], ignore_index=True)
 
 # %% ../nbs/09_experiment.ipynb #c9476c99
 def rationale_accuracy(
