@@ -387,6 +387,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                             'rekd.train._json': ('train.html#_json', 'rekd/train.py'),
                             'rekd.train._sums': ('train.html#_sums', 'rekd/train.py'),
                             'rekd.train._trainable': ('train.html#_trainable', 'rekd/train.py'),
+                            'rekd.train.bf16_units': ('train.html#bf16_units', 'rekd/train.py'),
                             'rekd.train.checksums': ('train.html#checksums', 'rekd/train.py'),
                             'rekd.train.evaluate': ('train.html#evaluate', 'rekd/train.py'),
                             'rekd.train.fingerprint': ('train.html#fingerprint', 'rekd/train.py'),

@@ -34,8 +34,8 @@ from .errors import DataError, MissingError, SettingError, check_name, check_num
 from .loss import CLS, RE, REKD, RandomMask
 from .model import RationaleModel, build_model
 from .show import draw_frame, verdict
-from .train import (MASKS, TrainConfig, evaluate, fingerprint, fit, is_main, make_accelerator, resolve_precision,
-                        warm_start, write_text)
+from .train import (MASKS, TrainConfig, bf16_units, evaluate, fingerprint, fit, is_main, make_accelerator,
+                        resolve_precision, warm_start, write_text)
 from safetensors.torch import load_file, save_file
 
 # %% ../nbs/09_experiment.ipynb #d3c6c8eb
@@ -407,7 +407,8 @@ def run_record() -> dict:
     gpu = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
     return dict(versions={m: version(m) for m in ("rekd", "torch", "transformers", "accelerate", "datasets")},
                 python=platform.python_version(), revision=git.stdout.strip() or None,
-                machine=f"{platform.machine()}, {os.cpu_count()} cores{gpu}", threads=torch.get_num_threads(),
+                machine=", ".join([platform.machine(), *bf16_units(), f"{os.cpu_count()} cores{gpu}"]),
+                threads=torch.get_num_threads(),
                 processes=int(os.environ.get("WORLD_SIZE", "1")))
 
 # %% ../nbs/09_experiment.ipynb #c1ed41cb
