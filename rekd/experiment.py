@@ -203,13 +203,12 @@ def ablation_variants(
         ("re", default), ("rekd", default + parts + noises + alphas + teachers + shares), ("re", shares)) for v in some]
 
 # %% ../nbs/09_experiment.ipynb #a50e3122
-for _name, _itself in (("cpu-imdb", "cpu-imdb-ablations/re-paper-2025"), ("cpu-cifar10", "cpu-cifar10/re-paper-2025")):
+for _name in ("cpu-imdb", "cpu-cifar10"):
     PRESETS[f"{_name}-weak-teacher"] = replace(PRESETS[f"{_name}-teacher"], n_train=3000, val_share=0.2)
     PRESETS[f"{_name}-ablations"] = PRESETS[_name]
-    VARIANTS[f"{_name}-ablations"] = ablation_variants(_itself, f"{_name}-weak-teacher")
+    VARIANTS[f"{_name}-ablations"] = ablation_variants(f"{_name}-ablations/re-paper-2025", f"{_name}-weak-teacher")
 PRESETS["cpu-imdb-ablations"] = replace(PRESETS["cpu-imdb-short"], n_train=4500, teacher="imdb-teacher")
 VARIANTS["cpu-imdb-ablations"].append(("rekd", "paper", "better-teacher", dict(teacher="cpu-imdb-teacher")))
-VARIANTS["cpu-cifar10-ablations"] = [v for v in VARIANTS["cpu-cifar10-ablations"] if v[0] == "rekd" or v[2]]
 
 # %% ../nbs/09_experiment.ipynb #2bdd44fa
 PRESETS |= {
