@@ -188,15 +188,15 @@ VARIANTS["cpu-cifar10-search"] = [(objective, start, *v) for objective, start, s
 
 # %% ../nbs/09_experiment.ipynb #f573f06f
 def ablation_variants(
-    itself: str, # a trained RE model of the student's size
-    weak: str, # a teacher that learned from few examples
+    name: str, # of the main study
 ) -> list: # as in `VARIANTS`
     "What is varied, one thing at a time."
     parts = [("rationale-only", dict(part="rationale")), ("prediction-only", dict(part="prediction")),
              ("prediction-only-teacher-mask", dict(part="prediction", kd_mask="teacher"))]
     noises = [(f"noise-{n}", dict(noise=n)) for n in ("independent", "none")]
     alphas = [(f"alpha-{a}", dict(alpha=a)) for a in (0.0, 0.5, 0.7)] + [("alpha-annealed", dict(alpha=None))] # 0.3 is the default, 1 is RE
-    teachers = [("self", dict(teacher=itself)), ("weak-teacher", dict(teacher=weak))]
+    teachers = [("self", dict(teacher=f"{name}-ablations/re-paper-2025")),
+                ("weak-teacher", dict(teacher=f"{name}-weak-teacher"))]
     shares = [(f"sparsity-{s}", dict(sparsity=s)) for s in (0.05, 0.25, 0.5, 0.75)]
     default: list[tuple[str, dict]] = [("", {})]
     return [(o, "paper", *v) for o, some in (
@@ -206,7 +206,7 @@ def ablation_variants(
 for _name in ("cpu-imdb", "cpu-cifar10"):
     PRESETS[f"{_name}-weak-teacher"] = replace(PRESETS[f"{_name}-teacher"], n_train=3000, val_share=0.2)
     PRESETS[f"{_name}-ablations"] = PRESETS[_name]
-    VARIANTS[f"{_name}-ablations"] = ablation_variants(f"{_name}-ablations/re-paper-2025", f"{_name}-weak-teacher")
+    VARIANTS[f"{_name}-ablations"] = ablation_variants(_name)
 PRESETS["cpu-imdb-ablations"] = replace(PRESETS["cpu-imdb-short"], n_train=4500, teacher="imdb-teacher")
 VARIANTS["cpu-imdb-ablations"].append(("rekd", "paper", "better-teacher", dict(teacher="cpu-imdb-teacher")))
 
@@ -739,8 +739,11 @@ def kept_epochs(
     rows: list[dict], # of RE or REKD runs
 ): # a pandas DataFrame: a line a run
     """Which epoch (from 0) each run kept, the share that the curriculum asked for then, accuracies of that model, the share
-    that its sampled masks keep, and the share that was kept in the last window of training."""
+    that its sampled masks keep, and the share that was kept in the last window of training.
+    DataError for rows of other objectives, or of an older version."""
     import pandas as pd
+    if any("topk" not in r["masks"] or "trace" not in r["epochs"][-1] for r in rows):
+        raise DataError("expected rows of RE or REKD with traces: leave CLS and random out, and train older runs again")
     def line(r):
         epoch, masks = min(r["epochs"], key=lambda e: e["val"]["loss"]), r["masks"]
         return dict(objective=r["objective"], seed=r["seed"], epoch=epoch["epoch"], asked_for=epoch["sparsity_target"],

@@ -89,7 +89,8 @@ def test_killed_train_resumes_bit_for_bit(home): # noqa: F811
     def killed():
         with open(home / "told.txt", "w") as told:
             victim = subprocess.Popen([*command, "--out", str(cut)], stdout=told, stderr=told)
-        while len(list(cut.glob("checkpoint-*"))) < 2 and victim.poll() is None: time.sleep(0.02)
+        deadline = time.time() + 120
+        while len(list(cut.glob("checkpoint-*"))) < 2 and victim.poll() is None and time.time() < deadline: time.sleep(0.02)
         time.sleep(int.from_bytes(str(home).encode()[-2:], "big") % 100 / 250) # somewhere between two checkpoints
         victim.kill()
         assert victim.wait() in (0, -signal.SIGKILL), (home / "told.txt").read_text()
