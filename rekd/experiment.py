@@ -183,6 +183,8 @@ _tried = [
     ("rekd", "paper", [("no-curriculum", dict(sparsity_start=None)), ("", {}), ("longer", dict(epochs=12))]),
     ("cls", "paper", [("longer", dict(cls_epochs=12))]),
     ("re", "paper", [("longer", dict(epochs=12)), ("longer-lr1e-5", dict(epochs=12, lr=1e-5))]),
+    ("rekd", "paper", [("longer-again", dict(epochs=12)), # with the second teacher, as the next one
+                       ("longer-lr1e-5", dict(epochs=12, lr=1e-5))]),
 ]
 VARIANTS["cpu-cifar10-search"] = [(objective, start, *v) for objective, start, some in _tried for v in some]
 
