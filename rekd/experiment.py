@@ -5,11 +5,12 @@
 # %% auto #0
 __all__ = ['PRESETS', 'VARIANTS', 'OBJECTIVES', 'STARTS', 'SEEDS', 'COST', 'PAPER', 'Preset', 'ablation_variants', 'get_preset',
            'changed', 'find_model', 'build', 'prepare', 'load_teacher', 'remember', 'make_objective', 'check_same',
-           'claimed', 'warm_from_cls', 'masks_of', 'loop_of', 'card_picture', 'run_record', 'run_folder', 'run',
-           'load_students', 'results_file', 'append_row', 'read_rows', 'read_study', 'cells', 'study_plan',
-           'seconds_of', 'run_id', 'variant_preset', 'planned', 'make_row', 'study', 'model_name', 'results_table',
-           'recovered', 'paired', 'paired_by_mask', 'beside_paper', 'summary', 'kept_epochs', 'rationale_accuracy',
-           'study_tables', 'demo', 'build_starter', 'write_subset', 'build_starter_teacher', 'build_starter_students']
+           'claimed', 'warm_from_cls', 'masks_of', 'loop_of', 'card_picture', 'run_record', 'run_folder', 'check_run',
+           'measure', 'run', 'load_students', 'results_file', 'append_row', 'read_rows', 'read_study', 'cells',
+           'study_plan', 'seconds_of', 'run_id', 'variant_preset', 'planned', 'make_row', 'study', 'model_name',
+           'results_table', 'mean_interval', 'recovered', 'paired', 'paired_by_mask', 'beside_paper', 'summary',
+           'kept_epochs', 'rationale_accuracy', 'study_tables', 'demo', 'build_starter', 'write_subset',
+           'build_starter_teacher', 'build_starter_students']
 
 # %% ../nbs/09_experiment.ipynb #ba0e4f4b
 import dataclasses
@@ -419,6 +420,31 @@ def run_folder(name: str, objective: str, start: str, seed: int, variant: str = 
             / "-".join([objective, start, str(seed), *([variant] if variant else [])]))
 
 # %% ../nbs/09_experiment.ipynb #16bdcb66
+def check_run(objective: str, seed: int, start: str, part: str):
+    "SettingError for an unknown objective, start or part, a seed that is none, or a warm start of what has no use for it."
+    check_name("objective", objective, OBJECTIVES)
+    check_name("start", start, STARTS)
+    check_number("seed", seed, SEEDS, whole=True)
+    check_name("part", part, ("test", "val"))
+    if start == "warm" and objective not in ("re", "rekd"):
+        raise SettingError(f"a warm start is for 're' and 'rekd', not {objective!r}")
+
+# %% ../nbs/09_experiment.ipynb #ae88c6fb
+def measure(
+    model: RationaleModel,
+    data: Data,
+    objective: str, # one of `OBJECTIVES`
+    part: str, # "test" or "val"
+    preset: Preset,
+) -> dict[str, dict]: # mask -> metrics, as of `evaluate`
+    "Measure a model under each of its masks; what the test part says, and a picture, go to the model's card."
+    judge, accelerator = data.test if part == "test" else data.val, make_accelerator(preset.train.precision)
+    masks = {m: evaluate(model, judge, m, accelerator=accelerator) for m in masks_of(objective)}
+    if part == "test": model.metrics = dict(dataset=Path(preset.dataset).name, examples=len(judge), masks=masks)
+    if "topk" in masks: model.picture = card_picture(model, judge)
+    return masks
+
+# %% ../nbs/09_experiment.ipynb #385c3de5
 def run(
     name: str, # of the preset, for the run's folder and its row
     objective: str, # one of `OBJECTIVES`
@@ -435,12 +461,7 @@ def run(
     Names, seed and teacher are checked first: SettingError, MissingError, ModelError; then errors as in `load_data` and `fit`."""
     preset = preset or get_preset(name)
     if isinstance(teacher, str): preset = replace(preset, teacher=teacher) # so that the row tells
-    check_name("objective", objective, OBJECTIVES)
-    check_name("start", start, STARTS)
-    check_number("seed", seed, SEEDS, whole=True)
-    check_name("part", part, ("test", "val"))
-    if start == "warm" and objective not in ("re", "rekd"):
-        raise SettingError(f"a warm start is for 're' and 'rekd', not {objective!r}")
+    check_run(objective, seed, start, part)
     guide = load_teacher(preset, teacher) if objective == "rekd" else None # before hours are spent
     out = Path(out or run_folder(name, objective, start, seed))
     model, data = prepare(preset, seed)
@@ -448,20 +469,17 @@ def run(
     if start == "warm": warm_from_cls(model, name, preset, seed, out, quiet)
     history = fit(model, data, make_objective(preset, objective, data, guide, model, out.parent / "teacher-logits"),
                   loop, seed, out, resume, quiet)
-    accelerator, judge = make_accelerator(loop.precision), data.test if part == "test" else data.val
-    masks = {m: evaluate(model, judge, m, accelerator=accelerator) for m in masks_of(objective)}
-    if part == "test": model.metrics = dict(dataset=Path(preset.dataset).name, examples=len(judge), masks=masks)
-    if "topk" in masks: model.picture = card_picture(model, judge)
     row = dict(
         study=name, objective=objective, start=start, seed=seed,
-        seconds=sum(len(data.train) / e["examples_per_second"] for e in history), part=part, masks=masks,
+        seconds=sum(len(data.train) / e["examples_per_second"] for e in history), part=part,
+        masks=measure(model, data, objective, part, preset),
         teacher=preset.teacher if objective == "rekd" else None,
         n_train=len(data.train), n_val=len(data.val), n_test=len(data.test),
         config=dataclasses.asdict(replace(preset, train=loop)), epochs=history, **run_record())
     if is_main():
         model.save_pretrained(out / "model")
         write_text(out / "row.json", json.dumps(row) + "\n")
-    accelerator.wait_for_everyone() # whoever goes on may read them
+    make_accelerator(loop.precision).wait_for_everyone() # whoever goes on may read them
     return model, row
 
 # %% ../nbs/09_experiment.ipynb #9f208561
@@ -661,11 +679,24 @@ def results_table(
         selection_rate=("selection_rate", "mean"))
     return table.reset_index()
 
+# %% ../nbs/09_experiment.ipynb #5c57bfa2
+def mean_interval(
+    values, # (n,)
+) -> tuple[float | None, float | None]: # low, high; (None, None) of a single value
+    "The 95% bootstrap interval of a mean (percentiles of 10,000 resamples, always the same ones)."
+    import numpy as np
+    from scipy.stats import bootstrap
+    if len(values) < 2: return None, None
+    draw = dict(confidence_level=0.95, n_resamples=10_000, method="percentile", rng=0)
+    low, high = bootstrap((np.asarray(values),), np.mean, **draw).confidence_interval
+    return float(low), float(high)
+
 # %% ../nbs/09_experiment.ipynb #3809ea42
 def recovered(cls: float, re: float, rekd: float) -> float:
     "Gap recovery (REKD - RE) / (CLS - RE); above 1 where REKD passes CLS."
     return (rekd - re) / (cls - re)
 
+# %% ../nbs/09_experiment.ipynb #7f3fb8de
 def paired(
     rows: list[dict], # of one study
     mask: str = "topk", # of RE and REKD
@@ -673,7 +704,6 @@ def paired(
     """REKD minus RE under one mask, seed by seed, with a 95% bootstrap interval over seeds.
     Gap recovery is (REKD - RE) / (CLS - RE). SettingError for an unknown mask."""
     import numpy as np
-    from scipy.stats import bootstrap
     check_name("mask", mask, MASKS)
     accuracy = {(r["objective"], r["start"], r["seed"]): r["masks"][mask]["accuracy"]
                 for r in rows if mask in r["masks"]}
@@ -682,16 +712,14 @@ def paired(
         seeds = [s for o, st, s in accuracy if o == "rekd" and st == start and ("re", start, s) in accuracy]
         if not seeds: continue
         re, rekd = (np.array([accuracy[o, start, s] for s in seeds]) for o in ("re", "rekd"))
-        draw = dict(confidence_level=0.95, n_resamples=10_000, method="percentile", rng=0)
-        low, high = (map(float, bootstrap((rekd - re,), np.mean, **draw).confidence_interval)
-                     if len(seeds) > 1 else (None, None))
+        low, high = mean_interval(rekd - re)
         gap = np.mean(cls) - re.mean() if cls else float("nan")
         out.append(dict(start=start, rekd_minus_re=float((rekd - re).mean()),
                         ci_low=low, ci_high=high, n_seeds=len(seeds),
                         gap_recovery=float(recovered(np.mean(cls), re.mean(), rekd.mean())) if gap > 0 else None))
     return out
 
-
+# %% ../nbs/09_experiment.ipynb #3f06b138
 def paired_by_mask(
     rows: list[dict], # of one study
 ): # a pandas DataFrame: mask, and what `paired` tells, a line a mask and start

@@ -167,6 +167,21 @@ def _runs(history: list) -> list[list[dict]]:
     return history if isinstance(history[0], list) else [history]
 
 # %% ../nbs/07_show.ipynb #d4b93cf3
+def _band(
+    ax, # of matplotlib
+    x: list, # (points,)
+    values: list[list[float]], # (runs, points)
+    colour: str,
+    name: str,
+    marker: str | None = None,
+):
+    "A line for the mean of several runs, in a band of one standard deviation."
+    runs = torch.tensor(values)
+    mean, spread = runs.mean(0), runs.std(0, correction=min(len(runs) - 1, 1))
+    ax.plot(x, mean, color=colour, marker=marker, markersize=5, label=name)
+    ax.fill_between(x, mean - spread, mean + spread, color=colour, alpha=0.2, linewidth=0)
+
+# %% ../nbs/07_show.ipynb #214c34cb
 def panel(
     ax, # of matplotlib
     histories: dict[str, list], # as in `plot_curves`
@@ -178,11 +193,7 @@ def panel(
     for (name, history), c, m in zip(histories.items(), cycle(COLOURS), cycle(MARKERS)):
         runs = _runs(history)
         if selecting and "sparsity" not in runs[0][0]["train"]: continue
-        epochs = [r["epoch"] + 1 for r in runs[0]]
-        values = torch.tensor([[value(r) for r in run] for run in runs])
-        mean, spread = values.mean(0), values.std(0, correction=min(len(runs) - 1, 1))
-        ax.plot(epochs, mean, color=c, marker=m, markersize=5, label=name)
-        ax.fill_between(epochs, mean - spread, mean + spread, color=c, alpha=0.2, linewidth=0)
+        _band(ax, [r["epoch"] + 1 for r in runs[0]], [[value(r) for r in run] for run in runs], c, name, m)
     ax.set(xlabel="epoch", ylabel=label)
     ax.xaxis.get_major_locator().set_params(integer=True)
     ax.grid(alpha=0.3)
@@ -248,7 +259,7 @@ def plot_seeds(
     if teacher is not None: ax.legend()
     return fig
 
-# %% ../nbs/07_show.ipynb #4b710afb
+# %% ../nbs/07_show.ipynb #ab9aaf71
 TRACED = dict(ce="training cross-entropy (nats)", kept="share kept, sampled",
               agreement="share of the teacher's choice kept")
 
@@ -262,38 +273,43 @@ def _twentieths(windows):
     mean = lambda part, key: sum(n * w[key] for n, w in part) / sum(n for n, _ in part)
     return [part[-1][1] | {key: mean(part, key) for key in TRACED if key in part[-1][1]} for part in parts.values()]
 
+# %% ../nbs/07_show.ipynb #4b710afb
+def _cooling(
+    ax, # of matplotlib
+    traces: dict[str, list], # model name -> runs -> windows
+    label: str, # of the second axis
+):
+    "Draw the temperatures of the first run of each model on a second axis."
+    lines: dict[tuple, str] = {} # steps and temperatures -> colour; models that cool alike share one line
+    for runs, c in zip(traces.values(), cycle(COLOURS)):
+        if runs[0]: lines.setdefault(tuple((w["step"], w["temperature"]) for w in runs[0]), c)
+    second = ax.twinx()
+    for line, c in lines.items(): second.plot(*zip(*line), color=c if len(lines) > 1 else "#777", ls=":")
+    hot, cold = (f(T for line in lines for _, T in line) for f in (max, min))
+    second.set(ylabel=label, yscale="log")
+    second.set_yticks([5, 2, 1, 0.5, 0.2, 0.1], ["5", "2", "1", "0.5", "0.2", "0.1"])
+    second.minorticks_off()
+    second.set_ylim(0.9 * cold, 1.2 * hot)
+
+# %% ../nbs/07_show.ipynb #2a4b22f9
 def plot_traces(
     histories: dict[str, list], # as in `plot_curves`, with traces
     title: str = "",
 ): # a matplotlib figure
-    "Cross-entropy, share kept and agreement with the teacher over the steps, and the temperature on a second axis."
+    "Cross-entropy, share kept and agreement with the teacher over the steps, and the temperature on a second axis. DataError without traces."
     from matplotlib.figure import Figure
     traces = {name: [_twentieths([w for epoch in run for w in epoch.get("trace", ())]) for run in _runs(h)]
               for name, h in histories.items()}
     shown = [key for key in TRACED if any(runs[0] and key in runs[0][0] for runs in traces.values())]
     if not shown: raise DataError("these histories have no traces: they were made by an older version, train again")
-    coolings: dict[tuple, str] = {} # steps and temperatures -> colour; models that cool alike share one line
-    for runs, c in zip(traces.values(), cycle(COLOURS)):
-        if runs[0]: coolings.setdefault(tuple((w["step"], w["temperature"]) for w in runs[0]), c)
     fig = Figure(figsize=(4.6 * len(shown), 3.6), dpi=100, layout="constrained")
     for ax, key in zip(fig.subplots(1, len(shown), squeeze=False)[0], shown):
         for (name, runs), c in zip(traces.items(), cycle(COLOURS)):
-            if not runs[0] or key not in runs[0][0]: continue
-            values = torch.tensor([[w[key] for w in run] for run in runs])
-            mean, spread, steps = (values.mean(0), values.std(0, correction=min(len(runs) - 1, 1)),
-                                   [w["step"] for w in runs[0]])
-            ax.plot(steps, mean, color=c, label=name)
-            ax.fill_between(steps, mean - spread, mean + spread, color=c, alpha=0.2, linewidth=0)
+            if runs[0] and key in runs[0][0]:
+                _band(ax, [w["step"] for w in runs[0]], [[w[key] for w in run] for run in runs], c, name)
         ax.set(xlabel="step", ylabel=TRACED[key])
         ax.grid(alpha=0.3)
-        second = ax.twinx()
-        for cooling, c in coolings.items():
-            second.plot(*zip(*cooling), color=c if len(coolings) > 1 else "#777", ls=":")
-        hot, cold = (f(T for cooling in coolings for _, T in cooling) for f in (max, min))
-        second.set(ylabel="temperature (dotted)" if key == shown[-1] else "", yscale="log")
-        second.set_yticks([5, 2, 1, 0.5, 0.2, 0.1], ["5", "2", "1", "0.5", "0.2", "0.1"])
-        second.minorticks_off()
-        second.set_ylim(0.9 * cold, 1.2 * hot)
+        _cooling(ax, traces, "temperature (dotted)" if key == shown[-1] else "")
     fig.legend(*fig.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=6)
     fig.suptitle(title)
     return fig
