@@ -212,6 +212,7 @@ for _name in ("cpu-imdb", "cpu-cifar10"):
     VARIANTS[f"{_name}-ablations"] = ablation_variants(_name)
 PRESETS["cpu-imdb-ablations"] = replace(PRESETS["cpu-imdb-short"], n_train=4500, teacher="imdb-teacher")
 VARIANTS["cpu-imdb-ablations"].append(("rekd", "paper", "better-teacher", dict(teacher="cpu-imdb-teacher")))
+VARIANTS["cpu-cifar10-ablations"].append(("rekd", "paper", "lr1e-5", dict(lr=1e-5))) # RE's rate
 
 # %% ../nbs/09_experiment.ipynb #2bdd44fa
 PRESETS |= {
