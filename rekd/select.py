@@ -85,7 +85,8 @@ def topk_mask(
     _check_selectable(selectable, scores.shape)
     n = selectable.sum(-1, keepdim=True)
     k = torch.minimum((n * sparsity).round().clamp(min=1), n)
-    order = scores.masked_fill(~selectable, -torch.inf).argsort(dim=-1, descending=True, stable=True)
+    worst = torch.finfo(scores.dtype).min # a selectable score of -inf is still before padding
+    order = scores.clamp(min=worst).masked_fill(~selectable, -torch.inf).argsort(dim=-1, descending=True, stable=True)
     return ((order.argsort(dim=-1) < k) & selectable).float()
 
 # %% ../nbs/00_select.ipynb #6686c41f
