@@ -6,6 +6,7 @@
 __all__ = ['METHODS', 'attribute', 'post_hoc', 'document_scores']
 
 # %% ../nbs/08_attribute.ipynb #3b7dd679
+from collections.abc import Sequence
 from dataclasses import replace
 import torch
 from torch import Tensor
@@ -89,14 +90,15 @@ def post_hoc(
     sparsity: float | None = None, # share of features to mark; the config's if None
 ): # an `Explanation`, or a list of them; its scores are scaled to 0..1 in each input
     "Predict from everything, then mark the features with the highest scores."
-    one = not isinstance(x, (list, tuple))
+    one = isinstance(x, (str, bytes)) or not isinstance(x, Sequence)
     if not one and not x: return []
-    sources = model.processor.clean([x] if one else x)
+    sources = model.processor.clean([x] if one else list(x))
     batch = to_device(model.processor(sources), model.device)
     selectable, scores = model.selectable(batch), attribute(model, batch, method)
     mask = topk_mask(scores, selectable, model.config.sparsity if sparsity is None else sparsity)
     with torch.no_grad(): probs = model.predict(batch, selectable.float()).softmax(-1)
-    low, high = scores.amin(-1, keepdim=True), scores.amax(-1, keepdim=True)
+    low = scores.masked_fill(~selectable, torch.inf).amin(-1, keepdim=True)
+    high = scores.masked_fill(~selectable, -torch.inf).amax(-1, keepdim=True)
     scaled = (scores - low) / (high - low).clamp(min=1e-12)
     rows = (t.float().cpu() for t in (probs, selectable, mask, scaled))
     out = [replace(model._explanation(*row), post_hoc=True) for row in zip(sources, *rows)]

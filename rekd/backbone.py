@@ -291,6 +291,7 @@ def find_settings(
 def _read_settings(file: Path) -> dict[str, dict[str, str]]:
     "The sections of a `settings.ini`, without empty values. SettingError for an unknown section or key."
     ini = configparser.ConfigParser(interpolation=None)
+    ini.optionxform = str # type: ignore # keep the capitals of a backbone's name
     try: ini.read(file, encoding="utf-8")
     except (configparser.Error, UnicodeDecodeError) as e:
         raise SettingError(f"{file} is not a settings file: {e}") from e

@@ -141,11 +141,14 @@ class Train:
 # %% ../nbs/10_cli.ipynb #613db679
 def run_train(command: Train):
     "Train one model and print what it reaches on the test part."
-    from rekd.experiment import get_preset, run, run_folder
+    from rekd.experiment import check_effect, get_preset, run, run_folder
     from rekd.train import is_main
+    changes = parse_changes(command.set)
+    preset = get_preset(command.preset, **changes)
+    check_effect(changes, preset, command.objective, command.start)
     out = command.out or run_folder(command.preset, command.objective, command.start, command.seed)
-    row = run(command.preset, command.objective, command.seed, command.start,
-              get_preset(command.preset, **parse_changes(command.set)), command.teacher, out, command.resume)[1]
+    row = run(command.preset, command.objective, command.seed, command.start, preset, command.teacher, out,
+              command.resume)[1]
     if not is_main(): return
     print(table([dict(mask=m, **r) for m, r in row["masks"].items()],
                 {"mask": "", "accuracy": ".3f", "selection_rate": ".3f"}))
@@ -217,9 +220,9 @@ def run_table(command: Table):
                 | {"mask": "", "n_seeds": "d", "accuracy_mean": ".3f", "accuracy_std": ".3f", "selection_rate": ".3f"}))
     if found["paired"]:
         print("\n" + table(found["paired"], {"start": "", "rekd_minus_re": "+.3f", "ci_low": "+.3f", "ci_high": "+.3f",
-                                             "n_seeds": "d", "gap_recovery": ".2f"}))
-        print("Differences are paired over seeds, under topk, with a 95% bootstrap interval (of three seeds or fewer: "
-              "the smallest to the largest); gap_recovery is (REKD - RE) / (CLS - RE).")
+                                             "t_low": "+.3f", "t_high": "+.3f", "n_seeds": "d", "gap_recovery": ".2f"}))
+        print("Differences are paired over seeds, under topk, with two 95% intervals: ci by bootstrap (of three seeds or "
+              "fewer: the smallest to the largest), t by Student; gap_recovery is (REKD - RE) / (CLS - RE).")
     print(f"Accuracy on the {'validation' if command.preset.endswith('-search') else 'test'} part.")
     if command.json: save(command.json, json.dumps(found, indent=1) + "\n")
 
@@ -238,13 +241,15 @@ class Evaluate:
 # %% ../nbs/10_cli.ipynb #13e633e7
 def run_evaluate(command: Evaluate):
     "Measure a trained model under each mask."
-    from rekd.data import load_data
+    from rekd.data import class_numbers, load_data
     from rekd.experiment import find_model
     from rekd.model import RationaleModel
     from rekd.train import evaluate
     ready(command.json)
     model = RationaleModel.from_pretrained(find_model(command.model))
     data = load_data(command.dataset, model.processor, command.starter, n_test=command.n_test)
+    number = class_numbers(data.labels, model.config.labels)
+    data.test.labels = [number[y] for y in data.test.labels]
     rows = [dict(mask=m, **evaluate(model, data.test, m)) for m in command.masks]
     print(table(rows, {"mask": "", "accuracy": ".4f", "selection_rate": ".4f", "ce": ".4f"}))
     if command.json: save(command.json, json.dumps(rows, indent=1) + "\n")

@@ -295,9 +295,9 @@ def word_of(
     pieces: list[tuple[int, int]], # characters of each piece; an empty span belongs to no word
     words: list[tuple[int, int]], # from `word_spans`
 ) -> list[int]: # index of each piece's word, -1 for none
-    "Which word each piece is a part of."
+    "Which word each piece is a part of, by its last character: some tokenizers' pieces begin with the space before a word."
     starts = [a for a, _ in words]
-    return [bisect_right(starts, a) - 1 if b > a else -1 for a, b in pieces]
+    return [bisect_right(starts, b - 1) - 1 if b > a else -1 for a, b in pieces]
 
 # %% ../nbs/06_evaluate.ipynb #0c4c4c35
 def to_words(
@@ -327,7 +327,7 @@ def windows(
     sizes = np.bincount(owner, minlength=len(words)).clip(max=room) # the processor cuts longer words
     starts, total = sizes.cumsum() - sizes, int(sizes.sum())
     for n in range(math.ceil(total / room), total + 1):
-        part = (starts * n // total).clip(max=n - 1)
+        part = np.maximum.accumulate(np.where(sizes > 0, starts * n // total, 0)) # a word without pieces stays with the one before
         if np.bincount(part, sizes).max() <= room: break
     cuts = [0, *(np.flatnonzero(np.diff(part)) + 1).tolist(), len(words)]
     return [(words[a][0], words[b - 1][1]) for a, b in zip(cuts, cuts[1:])]

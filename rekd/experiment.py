@@ -5,12 +5,12 @@
 # %% auto #0
 __all__ = ['PRESETS', 'VARIANTS', 'OBJECTIVES', 'STARTS', 'SEEDS', 'COST', 'PAPER', 'Preset', 'ablation_variants', 'get_preset',
            'changed', 'find_model', 'build', 'prepare', 'load_teacher', 'remember', 'make_objective', 'check_same',
-           'claimed', 'warm_from_cls', 'masks_of', 'loop_of', 'card_picture', 'run_record', 'run_folder', 'check_run',
-           'measure', 'run', 'load_students', 'results_file', 'append_row', 'read_rows', 'read_study', 'cells',
-           'study_plan', 'seconds_of', 'run_id', 'variant_preset', 'planned', 'make_row', 'study', 'model_name',
-           'results_table', 'mean_interval', 'recovered', 'paired', 'paired_by_mask', 'beside_paper', 'summary',
-           'kept_epochs', 'rationale_accuracy', 'study_tables', 'demo', 'build_starter', 'write_subset',
-           'build_starter_teacher', 'build_starter_students']
+           'claimed', 'warm_from_cls', 'masks_of', 'loop_of', 'check_effect', 'card_picture', 'run_record',
+           'run_folder', 'check_run', 'measure', 'run', 'load_students', 'results_file', 'append_row', 'read_rows',
+           'read_study', 'cells', 'study_plan', 'seconds_of', 'run_id', 'variant_preset', 'planned', 'make_row',
+           'study', 'model_name', 'results_table', 'mean_interval', 't_interval', 'recovered', 'paired',
+           'paired_by_mask', 'beside_paper', 'summary', 'kept_epochs', 'rationale_accuracy', 'study_tables', 'demo',
+           'build_starter', 'write_subset', 'build_starter_teacher', 'build_starter_students']
 
 # %% ../nbs/09_experiment.ipynb #ba0e4f4b
 import dataclasses
@@ -376,7 +376,7 @@ def warm_from_cls(model: RationaleModel, name: str, preset: Preset, seed: int, o
         if not (folder / "row.json").is_file():
             run(name, "cls", seed, preset=preset, out=folder, resume=True, quiet=quiet)
     data_and_network = ("dataset", "starter", "n_train", "val_share", "backbone", "num_layers", "pretrained", "pool",
-                        "max_length", "image_size", "dropout")
+                        "max_length", "image_size", "dropout", "norm", "freeze_embeddings", "cls_epochs")
     check_same(read_study(folder / "row.json")[0]["config"], preset, folder, data_and_network)
     model.load_state_dict(RationaleModel.from_pretrained(folder / "model").state_dict())
     warm_start(model)
@@ -390,9 +390,22 @@ def masks_of(objective: str) -> tuple[str, ...]:
 def loop_of(preset: Preset, objective: str, start: str) -> TrainConfig:
     "The settings of a run's loop."
     if objective in ("cls", "random"): return replace(preset.train, epochs=preset.cls_epochs)
-    if start == "warm": return replace(preset.train, sparsity_start=0.5, lr=preset.warm_lr or preset.train.lr)
+    if start == "warm": return replace(preset.train, sparsity_start=preset.train.sparsity_start or 0.5,
+                                       lr=preset.warm_lr or preset.train.lr)
     if objective == "re": return replace(preset.train, lr=preset.re_lr or preset.train.lr)
     return replace(preset.train, epochs=preset.rekd_epochs or preset.train.epochs)
+
+# %% ../nbs/09_experiment.ipynb #ca9fe052
+def check_effect(changes: dict, preset: Preset, objective: str, start: str):
+    "SettingError for a changed setting in whose place such a run takes another."
+    used = vars(loop_of(preset, objective, start)) | dict(select_lambda=(
+        preset.re_select_lambda if objective == "re" and preset.re_select_lambda is not None else preset.select_lambda))
+    instead = dict(epochs="cls_epochs" if objective in ("cls", "random") else "rekd_epochs",
+                   lr="warm_lr" if start == "warm" else "re_lr", select_lambda="re_select_lambda")
+    for key, other in instead.items():
+        if key in changes and used[key] != changes[key]:
+            raise SettingError(f"{key}={changes[key]} has no effect here: {objective} from the {start} start takes "
+                               f"{other}={used[key]}, set that")
 
 # %% ../nbs/09_experiment.ipynb #782b5294
 def card_picture(model: RationaleModel, examples: Examples) -> bytes: # a PNG file
@@ -692,6 +705,17 @@ def mean_interval(
     low, high = bootstrap((np.asarray(values),), np.mean, **draw).confidence_interval
     return float(low), float(high)
 
+# %% ../nbs/09_experiment.ipynb #3638f24c
+def t_interval(
+    values, # (n,)
+) -> tuple[float | None, float | None]: # low, high; (None, None) of a single value
+    "Student's 95% interval of a mean: wider than `mean_interval` where values are few."
+    import numpy as np
+    from scipy.stats import t
+    if len(values) < 2: return None, None
+    half = t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / len(values) ** 0.5
+    return float(np.mean(values) - half), float(np.mean(values) + half)
+
 # %% ../nbs/09_experiment.ipynb #3809ea42
 def recovered(cls: float, re: float, rekd: float) -> float:
     "Gap recovery (REKD - RE) / (CLS - RE); above 1 where REKD passes CLS."
@@ -702,21 +726,24 @@ def paired(
     rows: list[dict], # of one study
     mask: str = "topk", # of RE and REKD
 ) -> list[dict]: # an entry a start that has both
-    """REKD minus RE under one mask, seed by seed, with a 95% bootstrap interval over seeds.
-    Gap recovery is (REKD - RE) / (CLS - RE). SettingError for an unknown mask."""
+    """REKD minus RE under one mask, seed by seed, with 95% intervals over seeds: bootstrap (`ci_low`) and Student's (`t_low`).
+    Gap recovery is (REKD - RE) / (CLS - RE). SettingError for an unknown mask, DataError for two rows of one run."""
     import numpy as np
     check_name("mask", mask, MASKS)
-    accuracy = {(r["objective"], r["start"], r["seed"]): r["masks"][mask]["accuracy"]
-                for r in rows if mask in r["masks"]}
+    keys = [(r["objective"], r["start"], r["seed"]) for r in rows]
+    if twice := [k for k in keys if keys.count(k) > 1]:
+        raise DataError(f"differences are taken between one row and one, got two of {' '.join(map(str, twice[0]))}: "
+                        "leave variants out")
+    accuracy = {key: r["masks"][mask]["accuracy"] for key, r in zip(keys, rows) if mask in r["masks"]}
     cls, out = [r["masks"]["none"]["accuracy"] for r in rows if r["objective"] == "cls"], []
     for start in dict.fromkeys(r["start"] for r in rows if r["objective"] == "rekd"):
         seeds = [s for o, st, s in accuracy if o == "rekd" and st == start and ("re", start, s) in accuracy]
         if not seeds: continue
         re, rekd = (np.array([accuracy[o, start, s] for s in seeds]) for o in ("re", "rekd"))
-        low, high = mean_interval(rekd - re)
+        (low, high), (t_low, t_high) = mean_interval(rekd - re), t_interval(rekd - re)
         gap = np.mean(cls) - re.mean() if cls else float("nan")
         out.append(dict(start=start, rekd_minus_re=float((rekd - re).mean()),
-                        ci_low=low, ci_high=high, n_seeds=len(seeds),
+                        ci_low=low, ci_high=high, t_low=t_low, t_high=t_high, n_seeds=len(seeds),
                         gap_recovery=float(recovered(np.mean(cls), re.mean(), rekd.mean())) if gap > 0 else None))
     return out
 
@@ -770,17 +797,18 @@ def kept_epochs(
     rows: list[dict], # of RE or REKD runs
 ): # a pandas DataFrame: a line a run
     """Which epoch (from 0) each run kept, the share that the curriculum asked for then, accuracies of that model, the share
-    that its sampled masks keep, and the share that was kept in the last window of training.
+    that its sampled masks keep, and the share kept in training, in the window with the lowest one and in the last.
     DataError for rows of other objectives, or of an older version."""
     import pandas as pd
     if any("topk" not in r["masks"] or "trace" not in r["epochs"][-1] for r in rows):
         raise DataError("expected rows of RE or REKD with traces: leave CLS and random out, and train older runs again")
     def line(r):
         epoch, masks = min(r["epochs"], key=lambda e: e["val"]["loss"]), r["masks"]
+        kept = [window["kept"] for e in r["epochs"] for window in e["trace"]]
         return dict(objective=r["objective"], seed=r["seed"], epoch=epoch["epoch"], asked_for=epoch["sparsity_target"],
                     topk=masks["topk"]["accuracy"], sampled=masks["sampled"]["accuracy"],
                     kept_when_sampled=masks["sampled"]["selection_rate"],
-                    kept_at_the_end=r["epochs"][-1]["trace"][-1]["kept"])
+                    kept_at_least=min(kept), kept_at_the_end=kept[-1])
     return pd.DataFrame([line(r) for r in rows]).sort_values(["objective", "seed"], ignore_index=True)
 
 # %% ../nbs/09_experiment.ipynb #c9476c99

@@ -194,7 +194,7 @@ def loss(self: RE,
 @dataclass
 class REKD:
     "RE with a frozen teacher's rationales and predictions (REKD, section 3). SettingError for a setting that makes no sense."
-    teacher: RationaleModel = field(repr=False) # a trained RE model that reads the same features; frozen, in eval mode
+    teacher: RationaleModel = field(repr=False) # a trained RE model that reads the same features; in eval mode, and not trained
     select_lambda: float = 1e-4 # weight of the sparsity loss
     alpha: float | None = 0.3 # weight of the RE loss; None: annealed with the temperature
     kd_r_lambda: float = 0.5 # weight of the rationale loss
@@ -211,7 +211,7 @@ class REKD:
             check_name(name, getattr(self, name), known)
         for name in ("select_lambda", "kd_r_lambda"): check_number(name, getattr(self, name), "[0, inf)")
         if self.alpha is not None: check_number("alpha", self.alpha, "[0, 1]")
-        self.teacher.eval().requires_grad_(False)
+        self.teacher.eval()
 
 # %% ../nbs/03_loss.ipynb #971e6d4c
 def _reads(model):

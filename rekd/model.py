@@ -9,6 +9,7 @@ __all__ = ['FORMAT', 'linear', 'Generator', 'Predictor', 'check_labels', 'ModelC
 # %% ../nbs/02_model.ipynb #60694915
 import base64, html, io, json, math, os, re, shutil
 from collections import Counter
+from collections.abc import Sequence
 from contextlib import contextmanager
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
@@ -266,15 +267,20 @@ def _shade(p: float) -> str:
     return "#" + "".join(f"{round(pale + (full - pale) * p):02x}" for pale, full in zip((255, 243, 214), (230, 159, 0)))
 
 # %% ../nbs/02_model.ipynb #8a485a95
+def _by_span(spans: list, mask: list[int], scores: list[float]) -> dict[tuple, tuple]: # (start, end) -> (kept, score)
+    "Whether each span was kept, and its score."
+    best: dict[tuple, tuple] = {}
+    for span, m, s in zip(spans, mask, scores): best[tuple(span)] = max(best.get(tuple(span), (0, 0.0)), (m, s))
+    return best
+
+# %% ../nbs/02_model.ipynb #35f51e93
 def _text_html(text: str, spans: list, mask: list[int], scores: list[float], scored: str = "keep probability") -> str:
     "The whole text, escaped: kept pieces on a ground as strong as their keep probability, the rest of their words plain, all else faded."
-    best: dict[tuple, tuple] = {}
     out, at = [], 0
-    for span, m, s in zip(spans, mask, scores): best[tuple(span)] = max(best.get(tuple(span), (0, 0.0)), (m, s))
     readable = {tuple(spans[i]) for word in _words(text, spans) if any(mask[i] for i in word) for i in word}
     plain = lambda part, style=_FADED: f'<span style="{style}">{html.escape(part)}</span>' if part else ""
     before = None # the keep probability of the last piece, if it was kept
-    for (a, b), (m, s) in best.items():
+    for (a, b), (m, s) in _by_span(spans, mask, scores).items():
         if b <= max(a, at): continue # empty, or drawn already
         style = _KEPT + _shade(s) if m else _PARTLY if (a, b) in readable else _FADED
         tag, a = "mark" if m else "span", max(a, at)
@@ -360,8 +366,8 @@ def explain(self: RationaleModel,
     check_name("mask", mask, _MASKS)
     if sparsity is not None: check_number("sparsity", sparsity, "(0, 1]")
     check_number("batch_size", batch_size, "[1, inf)", whole=True)
-    one = not isinstance(x, (list, tuple))
-    sources = self.processor.clean([x] if one else x)
+    one = isinstance(x, (str, bytes)) or not isinstance(x, Sequence)
+    sources = self.processor.clean([x] if one else list(x))
     was_training = self.training
     self.eval()
     try:

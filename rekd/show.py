@@ -18,8 +18,8 @@ import numpy as np
 import torch
 from .errors import DataError, SettingError
 from .select import gumbel_noise, gumbel_softmax
-from .model import Explanation, RationaleModel, _overlay, _shade, _words
-from .data import data_folder, load_rows, read_folder
+from .model import Explanation, RationaleModel, _by_span, _overlay, _shade, _words
+from .data import class_numbers, data_folder, load_rows, read_folder
 from .evaluate import comprehensiveness, judge_document, load_eraser, plausibility, sufficiency, word_spans
 
 # %% ../nbs/07_show.ipynb #e7608431
@@ -34,7 +34,7 @@ def segments(
         if s and out and out[-1][1] == keep: out[-1] = (out[-1][0] + s, keep)
         elif s: out.append((s, keep))
     before = 0
-    for (start, end), keep in zip(e.spans, e.mask):
+    for (start, end), (keep, _) in _by_span(e.spans, e.mask, e.scores).items():
         add(e.source[at:start], bool(before and keep))
         add(e.source[max(at, start):end], bool(keep))
         at, before = max(end, at), keep
@@ -225,7 +225,8 @@ def runs_by_model(
     "The epochs of a study's runs, those that differ only by the seed together."
     out: dict[str, list] = {}
     for r in rows:
-        name = r["objective"].upper() + ("" if r["start"] == "paper" else f", {r['start']} start")
+        name = ", ".join([r["objective"].upper(), *([f"{r['start']} start"] if r["start"] != "paper" else []),
+                          *([r["variant"]] if r.get("variant") else [])])
         out.setdefault(name, []).append(r["epochs"])
     return out
 
@@ -385,7 +386,7 @@ def _lay_out(e: Explanation, font, width: int, line: float) -> list[tuple]:
     "Stretches of a text as (x, y, letters, keep probability or None), words wrapped at `width` pixels."
     ink: list[float | None] = [None] * len(e.source)
     x, y, out = 0.0, 0.0, []
-    for (a, b), m, s in zip(e.spans, e.mask, e.scores): ink[a:b] = [s if m else None] * (b - a)
+    for (a, b), (m, s) in _by_span(e.spans, e.mask, e.scores).items(): ink[a:b] = [s if m else None] * (b - a)
     for word in re.finditer(r"\S+", e.source):
         if x and x + font.getlength(word.group()) > width: x, y = 0.0, y + line
         for score, run in groupby(range(*word.span()), ink.__getitem__):
@@ -618,7 +619,7 @@ def report_examples(
     starter: bool = False, # the repo's starter set
     n: int = 50, # how many, spread over the test part
 ) -> tuple[list, list[int], list | None]: # sources, class numbers, human 0/1 words
-    "Examples of a data set's test part for `report_data`. DataError if its classes are not the models'."
+    "Examples of a data set's test part for `report_data`. DataError as in `class_numbers`."
     folder = data_folder(dataset, starter)
     if folder and "evidence" in read_folder(folder)["test"].column_names:
         rows = load_eraser(folder)["test"]
@@ -628,8 +629,5 @@ def report_examples(
         rows, names = load_rows(dataset, starter)
         rows = rows["test"].select(_spread(len(rows["test"]), n))
         sources, truths, human = list(rows["input"]), rows["label"], None
-        if names == [str(i) for i in range(len(labels))]: names = labels # bare numbers: the models' own order
-    if set(names) != set(labels):
-        raise DataError(f"{dataset} has the classes {', '.join(names[:5])}, the models know "
-                        f"{', '.join(labels[:5])}: give a data set of their task")
-    return sources, [labels.index(names[y]) for y in truths], human
+    number = class_numbers(names, labels)
+    return sources, [number[y] for y in truths], human

@@ -10,7 +10,7 @@ __all__ = ['MASKS', 'FORMAT', 'FILES', 'TrainConfig', 'learning_rate', 'sparsity
 
 # %% ../nbs/05_train.ipynb #82ffb7be
 import hashlib, json, math, os, shutil, time, warnings
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 import torch
@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from accelerate import Accelerator, DistributedDataParallelKwargs
 from accelerate.state import AcceleratorState
 from fastcore.basics import patch
+from filelock import FileLock, Timeout
 from safetensors.torch import load_model, save_model
 from tqdm.auto import tqdm
 from .errors import (DataError, ModelError, RekdError, SettingError, WriteError, check_name, check_number,
@@ -281,14 +282,21 @@ def fingerprint(model: torch.nn.Module) -> str: # 16 hexadecimal digits
     return h.hexdigest()[:16]
 
 # %% ../nbs/05_train.ipynb #c86a7601
-def _describe(config, seed, objective, data, processes=1, device="cpu"):
+def _data_fingerprint(data):
+    "A short name for what a model learns from and is chosen by: inputs and labels of both parts."
+    seen = [(part.fingerprint(), part.labels) for part in (data.train, data.val)]
+    return hashlib.sha256(repr(seen).encode()).hexdigest()[:16]
+
+# %% ../nbs/05_train.ipynb #d887c500
+def _describe(config, seed, objective, data, model, processes=1, device="cpu"):
     "JSON-ready: what must be the same for a resume to be the same run."
     plain, teacher = (str, int, float, bool, type(None)), getattr(objective, "teacher", None)
     numbers = {k: v for k, v in getattr(objective, "__dict__", {}).items() if isinstance(v, plain)}
     run = dict(precision=resolve_precision(config.precision), seed=seed, objective=type(objective).__name__,
-               examples=len(data.train), teacher=fingerprint(teacher) if teacher else None,
+               examples=len(data.train), data=_data_fingerprint(data), teacher=fingerprint(teacher) if teacher else None,
                processes=processes, device=device, torch=torch.__version__, threads=torch.get_num_threads())
-    return asdict(config) | run | numbers
+    network = {k: v for k, v in asdict(model.config).items() if isinstance(v, plain)}
+    return network | asdict(config) | run | numbers
 
 # %% ../nbs/05_train.ipynb #e18c39dd
 def _check(model, data, objective):
@@ -309,6 +317,7 @@ class Run:
         _check(model, data, objective)
         self.model, self.data, self.objective, self.config, self.seed = model, data, objective, config, seed
         self.out, self.best_weights = Path(out) if out is not None else None, None
+        model.metrics = model.picture = None # an earlier training's, which must not end on this one's card
         self.accelerator = make_accelerator(config.precision)
         self.rank, self.world = self.accelerator.process_index, self.accelerator.num_processes
         optimizer = torch.optim.AdamW(_groups(model, objective, config), lr=config.lr, weight_decay=config.weight_decay)
@@ -317,7 +326,7 @@ class Run:
         self.per_epoch = len(self.order(0))
         self.total = self.per_epoch * config.epochs
         device = self.accelerator.device.type
-        self.progress = Progress(_describe(config, seed, objective, data, self.world, device))
+        self.progress = Progress(_describe(config, seed, objective, data, model, self.world, device))
 
 # %% ../nbs/05_train.ipynb #9c093ab4
 @patch
@@ -538,8 +547,8 @@ def end_epoch(self: Run) -> dict:
 def check_same(self: Run, saved: dict):
     "SettingError that names the first setting in which a checkpoint differs; a warning where only the last bits may."
     for key, value in self.progress.config.items():
-        if key in ("num_workers", "checkpoint_every") or saved.get(key) == value: continue
-        was = f"it was started with {key}={saved.get(key)!r}, and now {key}={value!r}"
+        if key in ("num_workers", "checkpoint_every") or saved.get(key, value) == value: continue # an older one may lack it
+        was = f"it was started with {key}={saved[key]!r}, and now {key}={value!r}"
         if key not in ("torch", "threads"): raise SettingError(f"{self.out} cannot be resumed: {was}")
         warnings.warn(f"{self.out}: {was}; the result may differ in the last bits from an uninterrupted run",
                       stacklevel=4)
@@ -565,15 +574,30 @@ def load_newest(self: Run, checkpoints: list[Path]):
 
 # %% ../nbs/05_train.ipynb #e8980ff8
 @patch
+@contextmanager
+def held(self: Run):
+    "Hold the run's folder while it trains. WriteError if another process does."
+    if self.out is None or self.rank: yield; return
+    with writing(self.out): self.out.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(self.out / ".lock")
+    try: lock.acquire(timeout=0)
+    except Timeout as e:
+        raise WriteError(f"{self.out} is in use, another process trains there: wait for it, or choose another folder") from e
+    try: yield
+    finally:
+        with suppress(OSError): (self.out / ".lock").unlink() # Windows does it in `release`
+        lock.release()
+
+# %% ../nbs/05_train.ipynb #b241a486
+@patch
 def start(self: Run, resume: bool):
-    "Make the run's folder, or go on from its newest checkpoint. WriteError if there is one and no `resume`."
+    "Begin, or go on from the newest checkpoint. WriteError if there is one and no `resume`."
     if self.out is None: return
     checkpoints = list(self.out.glob("checkpoint-*"))
     if checkpoints and not resume:
         raise WriteError(f"{self.out} holds the checkpoints of an earlier run: resume it, or choose another folder")
     if checkpoints: self.load_newest(checkpoints)
     if self.rank: return
-    with writing(self.out): self.out.mkdir(parents=True, exist_ok=True)
     (self.out / "diverged.json").unlink(missing_ok=True)
     for half in self.out.glob(".*.tmp"): shutil.rmtree(half) if half.is_dir() else half.unlink() # a kill left it
     if self.progress.history: self.publish()
@@ -603,17 +627,18 @@ def fit(
     TrainingDiverged if a loss or weight is no longer finite; SettingError, DataError or ModelError for parts that do not fit
     together or a resume that is not of the same run; WriteError for a folder that is in use or cannot be written."""
     run = Run(model, data, objective, config or TrainConfig(), seed, out)
-    run.start(resume)
     hide = quiet if quiet is not None else True if run.rank else None # None: tqdm looks for a terminal
-    with tqdm(total=run.total, initial=run.progress.step, disable=hide, desc=type(objective).__name__) as bar:
-        while run.progress.step < run.total:
-            for batch in run.batches():
-                run.train_step(batch)
-                if run.checkpoint_due(): run.checkpoint()
-                bar.update()
-            val = run.end_epoch()["val"]
-            bar.set_postfix(val=f"{val['accuracy']:.3f}", kept=f"{val['expected_rate']:.2f}")
-    return run.finish()
+    with run.held():
+        run.start(resume)
+        with tqdm(total=run.total, initial=run.progress.step, disable=hide, desc=type(objective).__name__) as bar:
+            while run.progress.step < run.total:
+                for batch in run.batches():
+                    run.train_step(batch)
+                    if run.checkpoint_due(): run.checkpoint()
+                    bar.update()
+                val = run.end_epoch()["val"]
+                bar.set_postfix(val=f"{val['accuracy']:.3f}", kept=f"{val['expected_rate']:.2f}")
+        return run.finish()
 
 # %% ../nbs/05_train.ipynb #76223643
 def warm_start(model: RationaleModel) -> RationaleModel: # the same object

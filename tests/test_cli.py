@@ -64,6 +64,28 @@ def test_train_evaluate_explain(home, capsys): # noqa: F811
     assert "<b>dull" not in (home / "e.html").read_text()
 
 
+def test_evaluate_goes_by_the_names_of_the_classes(home, tmp_path, capsys): # noqa: F811
+    "The same rows with the classes in another order score the same; another task is refused."
+    import datasets
+    from tiny import make_model, planted_texts
+    make_model().save_pretrained(tmp_path / "model") # negative, positive
+    texts, labels, _ = planted_texts(20, 0)
+    def measured(names):
+        for part in ("train", "test"):
+            features = datasets.Features(text=datasets.Value("string"), label=datasets.ClassLabel(names=names))
+            rows = dict(text=texts, label=[names.index(("negative", "positive")[y]) if "negative" in names else y for y in labels])
+            (tmp_path / "data").mkdir(exist_ok=True)
+            datasets.Dataset.from_dict(rows, features=features).to_parquet(tmp_path / "data" / f"{part}.parquet")
+        main(["evaluate", str(tmp_path / "model"), "--dataset", str(tmp_path / "data"), "--json", str(tmp_path / "e.json")])
+        return [r["accuracy"] for r in json.loads((tmp_path / "e.json").read_text()) if r["mask"] != "sampled"]
+    assert measured(["negative", "positive"]) == measured(["positive", "negative"])
+    with pytest.raises(SystemExit, match="cat"): measured(["cat", "dog"])
+
+
+def test_a_setting_that_another_outweighs_is_refused():
+    with pytest.raises(SystemExit, match="re_lr=1e-05, set that"): main(["train", "cpu-cifar10", "--objective", "re", "--set", "lr=1e-3"])
+
+
 def test_demo_writes_what_it_says(home, capsys, monkeypatch): # noqa: F811
     import rekd.experiment as experiment
     from dataclasses import replace

@@ -294,6 +294,15 @@ def test_words_are_the_whitespace_tokens():
         assert [text[a:b] for a, b in word_spans(text)] == text.split()
 
 
+def test_pieces_that_begin_with_a_space_find_their_words():
+    "SentencePiece tokenizers (XLM-R, DeBERTa v3) give a piece the space before it."
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    tok = Tokenizer(models.Unigram([("<unk>", 0.0), ("\u2581good", -1.0), ("\u2581film", -1.0), ("\u2581bad", -1.0), ("s", -2.0)], unk_id=0))
+    tok.pre_tokenizer = pre_tokenizers.Metaspace()
+    text = "good film bad films"
+    assert word_of(tok.encode(text).offsets, word_spans(text)) == [0, 1, 2, 3, 3]
+
+
 def test_pieces_find_their_words():
     assert word_of([(0, 0), (0, 2), (2, 5), (6, 7), (0, 0)], [(0, 5), (6, 8)]) == [-1, 0, 0, 1, -1]
     assert to_words([[5, 1, 2, -3, 9]], [[-1, 0, 0, 1, -1]], 3).tolist() == [2, -3, -3] # the third word has no piece

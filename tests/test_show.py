@@ -52,6 +52,11 @@ def test_words_hold_each_piece_once(e):
     assert numbers == [i for i, (a, b) in enumerate(e.spans) if a < b]
 
 
+def test_pieces_with_one_span_are_kept_if_any_is():
+    "Byte-level tokenizers cut an emoji into several pieces, all with its span."
+    for mask in ([0, 1, 0], [1, 0, 0]): assert segments(Explanation(label="a", probabilities={"a": 1.0}, features=["🙂", "🙂", "x"], mask=mask, scores=[.4, .6, .1], source="🙂 x", spans=[(0, 1), (0, 1), (2, 3)])) == [("🙂", True), (" x", False)]
+
+
 def test_pieces_of_one_word_read_as_one():
     e = Explanation("good", {"good": 1.0}, ["un", "forget", "table", "."], [0, 1, 0, 0], [0.1, 0.9, 0.2, 0.1], "unforgettable.", [(0, 2), (2, 8), (8, 13), (13, 14)])
     drawn = e._repr_html_()

@@ -136,6 +136,36 @@ def test_a_run_is_not_resumed_under_other_settings(change, tmp_path, text_data):
     assert equal(files(tmp_path / "run"), before)
 
 
+@pytest.mark.parametrize("change", [dict(sparsity=0.5), dict(dropout=0.3), dict(select_special=True)])
+def test_a_run_is_not_resumed_with_another_network_or_other_data(change, tmp_path, text_data):
+    with pytest.raises(Interrupted): train(at_step(RE(0.01), 3, interrupt), tmp_path / "run", text_data)
+    before = files(tmp_path / "run")
+    with pytest.raises(SettingError, match=next(iter(change))): train(RE(0.01), tmp_path / "run", text_data, make_model("bert", 5, **change), resume=True)
+    for others in (tiny.text_data(seed=77), replace(text_data, train=tiny.text_examples(list(text_data.train.rows["input"]), [1 - y for y in text_data.train.labels]))):
+        with pytest.raises(SettingError, match="data="): train(RE(0.01), tmp_path / "run", others, resume=True)
+    assert equal(files(tmp_path / "run"), before)
+
+
+def test_two_do_not_train_into_one_folder(tmp_path, text_data):
+    said = []
+    def meanwhile(loss):
+        with torch.random.fork_rng(), pytest.raises(WriteError, match="in use") as e: train(RE(0.01), tmp_path / "run", text_data, resume=True)
+        said.append(e.value)
+        return loss
+    train(at_step(RE(0.01), 7, meanwhile), tmp_path / "run", text_data)
+    assert said and equal(train(RE(0.01), None, text_data)[0].state_dict(), train(RE(0.01), tmp_path / "run", text_data, resume=True)[0].state_dict())
+
+
+def test_a_teacher_can_go_on_learning_and_its_old_numbers_are_dropped(text_data):
+    teacher = make_model("bert", 7)
+    train(REKD(teacher, 0.01), None, text_data)
+    assert equal(teacher.state_dict(), make_model("bert", 7).state_dict())
+    teacher.metrics, teacher.picture = dict(dataset="x", examples=1, masks={}), b"png"
+    train(RE(0.01), None, text_data, teacher)
+    assert not equal(teacher.predictor.state_dict(), make_model("bert", 7).predictor.state_dict())
+    assert teacher.metrics is None and teacher.picture is None
+
+
 def test_the_seed_decides_everything(text_data):
     config = TrainConfig(epochs=1, batch_size=5, lr=1e-3)
     def run(seed):
