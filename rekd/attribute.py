@@ -8,6 +8,7 @@ __all__ = ['METHODS', 'attribute', 'post_hoc', 'document_scores']
 # %% ../nbs/08_attribute.ipynb #3b7dd679
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 import torch
 from torch import Tensor
 from .errors import ModelError, check_name
@@ -47,16 +48,18 @@ def _occlusion(model, batch, target):
 def _attention(model, batch, target=None):
     "Mean attention of the last layer that each feature receives. ModelError for a network that shows none."
     net, valid, seen = model.predictor.backbone, batch["valid"], []
+    config: Any = getattr(getattr(net, "net", None), "config", None)
+    fused = getattr(config, "_attn_implementation", None) # which keeps its weights to itself
     def look(module, args, out):
         if isinstance(out, tuple) and len(out) > 1 and getattr(out[1], "ndim", 0) == 4: seen.append(out[1])
     hooks = [m.register_forward_hook(look) for m in net.modules()]
+    if fused: config._attn_implementation = "eager"
     try:
         with torch.no_grad(): model.predict(batch, valid.float())
     finally:
+        if fused: config._attn_implementation = fused
         for h in hooks: h.remove()
-    if not seen:
-        raise ModelError(f"{type(net).__name__} shows no attention weights: use another method, "
-                         f"or a transformers network with eager attention")
+    if not seen: raise ModelError(f"{type(net).__name__} shows no attention weights: use another method, or a transformers network")
     weights = seen[-1].float().mean(1)[..., net.prefix:] # (B, prefix + L, L)
     if net.pooling == "cls": return weights[:, 0]
     return (weights[:, net.prefix:] * valid.unsqueeze(-1)).sum(1) / valid.sum(-1, keepdim=True)

@@ -367,7 +367,7 @@ def _tokenizer(source):
 # %% ../nbs/01_backbone.ipynb #78b73465
 def load_backbone(
     name: str, # a named backbone, a folder, a hub id, "timm/ARCHITECTURE", or "bigru-WIDTH/BACKBONE"
-    num_layers: int | None = None, # keep only the first layers; all if None
+    num_layers: int | None = None, # keep only the first layers, all if None; of a BiGRU: how many, one if None
     pretrained: bool = True, # False: random weights
     pool: str = "cls", # "cls" or "mean"
     image_size: int | None = None, # pixels; timm needs it to size its position embeddings

@@ -98,7 +98,7 @@ def show_reviews(models: dict, test, n: int, page: Path):
     page.write_text(rationale_page([{k: e[i] for k, e in told.items()} for i in range(len(some))], truths,
                                    "Rationales of teacher, RE and REKD",
                                    "Test reviews of the starter set. Kept words are marked; "
-                                   "the models saw nothing else."))
+                                   "the predictors saw nothing else."))
 
 # %% ../nbs/10_cli.ipynb #76e41972
 def run_demo(command: Demo):
@@ -184,8 +184,8 @@ def show_plan(preset: str, runs: list[dict]):
     left = [r["seconds"] for r in runs if not r["done"]]
     print(f"{len(runs) - len(left)} of {len(runs)} runs are done.")
     if left:
-        print(f"The others: {'a time that the first rows will tell' if None in left else hours(sum(left))}. Run them: "
-              f"rekd study {preset}")
+        print(f"The others: {'a time that the first rows will tell' if None in left else hours(sum(left))}. "
+              "Run them: the same command without --dry-run.")
 
 # %% ../nbs/10_cli.ipynb #d1ff7e6c
 def run_study(command: Study):
@@ -325,15 +325,15 @@ def run_explain(command: Explain):
 @dataclass
 class Report:
     "Write one HTML file in which to compare models: rationales at any sparsity, predictions, people's marks, metrics."
-    models: tyro.conf.Positional[list[str]] # folders or hub ids
+    models: tyro.conf.Positional[list[str]] # each a folder, a shipped model, a preset, a run, or a hub id
     dataset: str | None = None # a data set, or a folder with train.parquet and test.parquet; else imdb's or cifar10's starter set
     out: Path = Path("report.html")
     starter: bool = False # the repo's starter set
-    examples: int = 50 # spread over the test part
+    examples: int = 50 # at even intervals over the test part
 
 # %% ../nbs/10_cli.ipynb #856ebb5a
 def short_names(
-    models: list[str], # folders or hub ids
+    models: list[str], # as they were given
 ) -> list[str]: # in the same order
     "The last part of each name, a run's folder for RUN/model; whole names where those are the same."
     short = [path.parent.name if path.name == "model" and path.parent.name else path.name for path in map(Path, models)]
@@ -387,7 +387,7 @@ def run_presets(command: Presets):
                            "lr": ".0e", "epochs": "d", "cls": "d", "batch": "d",
                            "decay": ".0e", "dropout": ".1f"}))
         print("\nlayers: all if -. keep: target share of features. lam, lam_re: weight of the sparsity loss, "
-              "and another one when RE trains alone. epochs: of RE and REKD; cls: of CLS and random.")
+              "and another one when RE trains alone. epochs, lr: of RE and REKD where nothing else is set (rekd_epochs, re_lr); cls: of CLS and random.")
         print("`rekd presets NAME` shows every setting of one.")
 
 # %% ../nbs/10_cli.ipynb #057de9f8

@@ -142,7 +142,7 @@ def data_folder(
         known = ", ".join(COLUMNS)
         raise SettingError(f"unknown data set {name!r}{closest(name, COLUMNS)}: expected one of {known}, "
                            "or a folder with train.parquet and test.parquet")
-    return local
+    return local if local and local.is_dir() else None
 
 # %% ../nbs/04_data.ipynb #0b51f156
 def _class_names(folder, column):
@@ -391,7 +391,7 @@ def load_data(
     name: str, # see `load_rows`
     processor: TextProcessor | ImageProcessor, # of the model
     starter: bool = False, # the repo's starter set
-    n_train: int | None = None, # use only so many rows of train, validation included; all if None
+    n_train: int | None = None, # use only so many rows of train, its validation share included; all if None, or if there are fewer
     n_test: int | None = None, # use only so many rows of test
     val_share: float = 0.2, # of train, stratified by label (the paper); unused when there is a val.parquet
     split_seed: int = 2025, # of the subsets and the validation split, the same for all runs
@@ -435,7 +435,7 @@ def _pieces_to_keep(tok, texts, size):
 def trim_vocabulary(
     source: str | Path, # a folder with a BERT-family encoder and its fast WordPiece tokenizer
     texts, # an iterable of texts, to count pieces in
-    size: int, # pieces to keep, besides special tokens and single characters
+    size: int, # pieces used most; special tokens, English letters, digits and single characters are kept in any case
     out: str | Path, # the folder to write
     num_layers: int | None = None, # keep only the first layers
 ):

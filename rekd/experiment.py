@@ -197,7 +197,7 @@ def ablation_variants(
     parts = [("rationale-only", dict(part="rationale")), ("prediction-only", dict(part="prediction")),
              ("prediction-only-teacher-mask", dict(part="prediction", kd_mask="teacher"))]
     noises = [(f"noise-{n}", dict(noise=n)) for n in ("independent", "none")]
-    alphas = [(f"alpha-{a}", dict(alpha=a)) for a in (0.0, 0.5, 0.7)] + [("alpha-annealed", dict(alpha=None))] # 0.3 is the default, 1 is RE
+    alphas = [(f"alpha-{a}", dict(alpha=a)) for a in (0.0, 0.5, 0.7)] + [("alpha-annealed", dict(alpha=None))] # 0.3 is the default, 1 is RE (at REKD's rate)
     teachers = [("self", dict(teacher=f"{name}-ablations/re-paper-2025")),
                 ("weak-teacher", dict(teacher=f"{name}-weak-teacher"))]
     shares = [(f"sparsity-{s}", dict(sparsity=s)) for s in (0.05, 0.25, 0.5, 0.75)]
@@ -571,7 +571,8 @@ def study_plan(
     starts = ["warm"] if teacher else ["paper", "warm"] if name.startswith("cpu-") else ["paper"]
     if name.endswith("-search"): seeds, many = [2024], 1 # a seed that no result uses
     if name.endswith("-ablations"): many = 2
-    return dict(objectives=["cls", "re"] if teacher else list(OBJECTIVES),
+    taught = get_preset(name).teacher is not None
+    return dict(objectives=["cls", "re"] if teacher else [o for o in OBJECTIVES if taught or o != "rekd"],
                 seeds=seeds[:many], starts=starts, few=min(many, 3))
 
 # %% ../nbs/09_experiment.ipynb #000a09ed
@@ -644,13 +645,16 @@ def study(
     teacher: str | None = None, # instead of the preset's
     quiet: bool | None = None, # no progress bars
 ) -> list[dict]: # all rows of the study, older ones included
-    "Objectives x starts x seeds, a row each in `results_file(name)`; rows that are there are not run again. SettingError if they have other settings."
+    """Objectives x starts x seeds, a row each in `results_file(name)`; rows that are there are not run again.
+    SettingError if they have other settings; errors as in `load_teacher` before anything is trained."""
     file, preset = results_file(name), preset or get_preset(name)
     if teacher: preset = replace(preset, teacher=teacher)
     for r in read_study(file):
         theirs = variant_preset(name, r, preset)
         check_same(r["config"], replace(theirs, train=loop_of(theirs, r["objective"], r["start"])), file)
-    for cell in planned(name, objectives, seeds, starts, preset):
+    todo = planned(name, objectives, seeds, starts, preset)
+    if any((r["objective"], r["variant"], r["done"]) == ("rekd", "", False) for r in todo): load_teacher(preset) # before hours are spent
+    for cell in todo:
         try:
             with claimed(run_folder(name, *run_id(cell))):
                 # read anew: another process may work on the same study
@@ -775,7 +779,8 @@ def beside_paper(
     theirs = [dict(source="the paper", student=r["student"], mask="sampled", cls=r["cls"], re=r["re"], rekd=r["rekd"])
               for r in PAPER if r["dataset"] == dataset]
     both = pd.DataFrame(ours + theirs)
-    return both.assign(gap_recovery=recovered(both.cls, both.re, both.rekd))
+    both["gap_recovery"] = recovered(both.cls, both.re, both.rekd)
+    return both.assign(gap_recovery=both.gap_recovery.where(both.cls > both.re))
 
 # %% ../nbs/09_experiment.ipynb #c9248ca6
 def summary(
@@ -826,7 +831,7 @@ def rationale_accuracy(
 def study_tables(
     name: str, # of the preset
 ) -> dict: # rows: model, objective, start, mask, n_seeds, accuracy_mean, accuracy_std, selection_rate; paired: see `paired`
-    "A study in numbers, JSON-ready, its teacher's rows first. MissingError if there are no rows yet."
+    "A study in numbers, JSON-ready, first the rows of its teacher, if that is a study. MissingError if there are no rows yet."
     preset, mine = get_preset(name), read_study(results_file(name))
     if not mine: raise MissingError(f"no rows of {name!r} in {results_file(name)}: run `rekd study {name}` first")
     teacher = read_study(results_file(preset.teacher)) if preset.teacher in PRESETS else []

@@ -237,9 +237,9 @@ class Explanation:
 # %% ../nbs/02_model.ipynb #cde763a1
 @patch
 def to_dict(self: Explanation) -> dict:
-    "JSON-ready: everything but the image."
+    "JSON-ready: everything but the image; of a text also the characters of each feature."
     return {k: v for k, v in dict(label=self.label, probabilities=self.probabilities, features=self.features,
-                                  mask=self.mask, scores=self.scores,
+                                  mask=self.mask, scores=self.scores, spans=[*map(list, self.spans)] or None,
                                   text=self.source if isinstance(self.source, str) else None,
                                   post_hoc=self.post_hoc or None).items() if v is not None}
 
@@ -654,7 +654,7 @@ def build_model(
     image_size: int = 224, # images: pixels a side
     **options, # the other fields of `ModelConfig`
 ) -> RationaleModel:
-    "A fresh model: two copies of one backbone, heads from scratch. Errors as in `load_backbone` and `ModelConfig`."
+    "A fresh model: one backbone twice (the same weights if pretrained), heads from scratch. Errors as in `load_backbone` and `ModelConfig`."
     check_labels(labels)
     check_number("max_length", max_length, "[1, inf)", whole=True)
     check_number("image_size", image_size, "[1, inf)", whole=True)

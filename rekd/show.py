@@ -617,7 +617,7 @@ def report_examples(
     dataset: str, # see `load_rows`
     labels: list[str], # the models' classes
     starter: bool = False, # the repo's starter set
-    n: int = 50, # how many, spread over the test part
+    n: int = 50, # how many, at even intervals over the test part
 ) -> tuple[list, list[int], list | None]: # sources, class numbers, human 0/1 words
     "Examples of a data set's test part for `report_data`. DataError as in `class_numbers`."
     folder = data_folder(dataset, starter)

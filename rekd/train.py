@@ -42,7 +42,7 @@ class TrainConfig:
     decay: bool = False # let the rate fall linearly to 0 after the warm-up
     clip: float | None = None # largest gradient norm
     T_start: float = 5.0 # temperature at the first step
-    T_end: float = 0.1 # and at the last
+    T_end: float = 0.1 # what it falls to at the end of the run
     T_every: int = 100 # steps between its updates
     sparsity_start: float | None = None # the curriculum's first target; None for no curriculum
     sparsity_share: float = 0.5 # share of the steps in which the target falls to the goal

@@ -9,6 +9,7 @@ import tiny
 import torch
 from PIL import Image
 
+from rekd.errors import MissingError
 from rekd.experiment import OBJECTIVES, PRESETS, append_row, cells, get_preset, planned, read_rows, results_file, run, study
 from rekd.model import RationaleModel
 
@@ -169,9 +170,18 @@ def test_a_run_that_another_process_makes_is_left_to_it(home, monkeypatch, capsy
     monkeypatch.setenv("REKD_ARTIFACTS", str(home / "artifacts"))
     config = dataclasses.asdict(get_preset("demo"))
     monkeypatch.setattr(experiment, "run", lambda name, objective, seed, start, *a, **k: (None, dict(objective=objective, start=start, seed=seed, config=config)))
+    monkeypatch.setattr(experiment, "load_teacher", lambda preset: None)
     with experiment.claimed(experiment.run_folder("demo", "re", "paper", 5)): rows = study("demo", ["re", "rekd"], [5], ["paper"])
     assert [r["objective"] for r in rows] == ["rekd"] and "re-paper-5.lock" in capsys.readouterr().out
     assert [r["objective"] for r in study("demo", ["re", "rekd"], [5], ["paper"])] == ["rekd", "re"]
+
+
+def test_a_study_without_its_teacher_trains_nothing(home, monkeypatch):
+    import rekd.experiment as experiment
+    monkeypatch.setenv("REKD_ARTIFACTS", str(home / "artifacts"))
+    monkeypatch.setattr(experiment, "run", lambda *a, **k: pytest.fail("trained before the teacher was looked for"))
+    with pytest.raises(MissingError, match="cpu-cifar10-teacher --objective re --start warm"): study("cpu-cifar10", ["cls", "rekd"], [1], ["paper"])
+    assert "rekd" not in {r["objective"] for r in planned("paper-imdb-base")} and "rekd" in {r["objective"] for r in planned("paper-imdb-mini")}
 
 
 def test_a_teacher_is_asked_about_each_image_and_its_mirror_image_once(tmp_path, monkeypatch):

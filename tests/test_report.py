@@ -375,7 +375,7 @@ def test_wrong_input_ends_in_one_line(saved, args, said):
 
 
 def test_classes_of_the_data_must_be_the_models(saved):
-    with pytest.raises(DataError, match="has the classes negative, positive, the models know x, y"): report_examples("imdb", ["x", "y"], True)
+    with pytest.raises(DataError, match="the data have the classes negative, positive, the model knows x, y"): report_examples("imdb", ["x", "y"], True)
     assert report_examples("imdb", ["positive", "negative"], True)[1] == [1 - y for y in report_examples("imdb", tiny.LABELS, True)[1]] # by name, not by number
 
 
@@ -405,4 +405,4 @@ def test_template_is_shipped():
 def test_classes_of_eraser_are_read_by_name_too(tmp_path):
     truths = eraser(tmp_path / "movies")[1]
     for labels in (tiny.LABELS, tiny.LABELS[::-1]): assert [labels[y] for y in report_examples(str(tmp_path / "movies"), labels)[1]] == [tiny.LABELS[y] for y in truths]
-    with pytest.raises(DataError, match="the models know x, y"): report_examples(str(tmp_path / "movies"), ["x", "y"])
+    with pytest.raises(DataError, match="the model knows x, y"): report_examples(str(tmp_path / "movies"), ["x", "y"])
