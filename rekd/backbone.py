@@ -149,7 +149,9 @@ def _timm_net(architecture, options, pretrained=False):
     options = dict(options)
     depth = options.pop("depth", None)
     try: net: Any = timm.create_model(architecture, pretrained=pretrained, num_classes=0, **options)
-    except OSError as e: raise MissingError(f"no weights of timm/{architecture}: {_HUB}. {e}") from e
+    except OSError as e:
+        raise MissingError(f"no weights of timm/{architecture}: they did not come from the hub. Check the network; to work without one, "
+                           f"copy the hub's cache (HF_HOME) of a machine that has them. {e}") from e
     if depth is None: return net
     blocks = getattr(net, "blocks", [])
     check_number(f"num_layers of timm/{architecture}", depth, f"[1, {len(blocks)}]", whole=True)
