@@ -293,6 +293,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                             'rekd.model._check_size': ('model.html#_check_size', 'rekd/model.py'),
                             'rekd.model._full': ('model.html#_full', 'rekd/model.py'),
                             'rekd.model._image_html': ('model.html#_image_html', 'rekd/model.py'),
+                            'rekd.model._listed': ('model.html#_listed', 'rekd/model.py'),
                             'rekd.model._metadata': ('model.html#_metadata', 'rekd/model.py'),
                             'rekd.model._model_folder': ('model.html#_model_folder', 'rekd/model.py'),
                             'rekd.model._overlay': ('model.html#_overlay', 'rekd/model.py'),

@@ -6,14 +6,12 @@
 __all__ = ['METHODS', 'attribute', 'post_hoc', 'document_scores']
 
 # %% ../nbs/08_attribute.ipynb #3b7dd679
-from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 import torch
 from torch import Tensor
 from .errors import ModelError, check_name
 from .select import topk_mask
-from .model import RationaleModel
+from .model import RationaleModel, _listed
 from .train import to_device
 from .evaluate import document_prob
 
@@ -48,16 +46,15 @@ def _occlusion(model, batch, target):
 def _attention(model, batch, target=None):
     "Mean attention of the last layer that each feature receives. ModelError for a network that shows none."
     net, valid, seen = model.predictor.backbone, batch["valid"], []
-    config: Any = getattr(getattr(net, "net", None), "config", None)
-    fused = getattr(config, "_attn_implementation", None) # which keeps its weights to itself
+    usual = net.net.config._attn_implementation if hasattr(net, "net") and hasattr(net.net, "set_attn_implementation") else None
     def look(module, args, out):
         if isinstance(out, tuple) and len(out) > 1 and getattr(out[1], "ndim", 0) == 4: seen.append(out[1])
     hooks = [m.register_forward_hook(look) for m in net.modules()]
-    if fused: config._attn_implementation = "eager"
+    if usual: net.net.set_attn_implementation("eager") # the fused one of a GPU keeps its weights to itself
     try:
         with torch.no_grad(): model.predict(batch, valid.float())
     finally:
-        if fused: config._attn_implementation = fused
+        if usual: net.net.set_attn_implementation(usual)
         for h in hooks: h.remove()
     if not seen: raise ModelError(f"{type(net).__name__} shows no attention weights: use another method, or a transformers network")
     weights = seen[-1].float().mean(1)[..., net.prefix:] # (B, prefix + L, L)
@@ -93,9 +90,9 @@ def post_hoc(
     sparsity: float | None = None, # share of features to mark; the config's if None
 ): # an `Explanation`, or a list of them; its scores are scaled to 0..1 in each input
     "Predict from everything, then mark the features with the highest scores."
-    one = isinstance(x, (str, bytes)) or not isinstance(x, Sequence)
-    if not one and not x: return []
-    sources = model.processor.clean([x] if one else list(x))
+    sources, one = _listed(x)
+    if not sources: return []
+    sources = model.processor.clean(sources)
     batch = to_device(model.processor(sources), model.device)
     selectable, scores = model.selectable(batch), attribute(model, batch, method)
     mask = topk_mask(scores, selectable, model.config.sparsity if sparsity is None else sparsity)

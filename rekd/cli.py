@@ -387,7 +387,8 @@ def run_presets(command: Presets):
                            "lr": ".0e", "epochs": "d", "cls": "d", "batch": "d",
                            "decay": ".0e", "dropout": ".1f"}))
         print("\nlayers: all if -. keep: target share of features. lam, lam_re: weight of the sparsity loss, "
-              "and another one when RE trains alone. epochs, lr: of RE and REKD where nothing else is set (rekd_epochs, re_lr); cls: of CLS and random.")
+              "and another one when RE trains alone. epochs, lr: of RE and REKD where nothing else is set "
+              "(rekd_epochs, re_lr); cls: of CLS and random.")
         print("`rekd presets NAME` shows every setting of one.")
 
 # %% ../nbs/10_cli.ipynb #057de9f8

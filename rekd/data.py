@@ -239,7 +239,8 @@ def stratified_split(
     "Two parts with the same share of each class. DataError for a class of one row, or a size that leaves a part without each class."
     check_number("seed", seed, "[0, inf)", whole=True)
     names = rows.features["label"].names
-    for k, n in Counter(rows["label"]).items():
+    counts = Counter(rows["label"])
+    for k, n in counts.items():
         if n == 1:
             raise DataError(f"label {names[k]!r} has one row, which cannot be in both parts: "
                             "add rows or bring a val.parquet")
@@ -247,7 +248,7 @@ def stratified_split(
     except (ValueError, TypeError) as e:
         raise DataError(f"{len(rows)} rows of {len(names)} classes cannot be split with {size}: {e}") from e
     for part in out.values():
-        if gone := set(rows.unique("label")) - set(part.unique("label")):
+        if gone := set(counts) - set(part.unique("label")):
             raise DataError(f"label {names[gone.pop()]!r} is too rare to be in both parts when {len(rows)} rows are split "
                             f"with {size}: add rows of it, or take another size")
     return out

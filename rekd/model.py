@@ -354,6 +354,12 @@ def _explain(self: RationaleModel, sources: list, mask: str, sparsity: float | N
     return [self._explanation(*row) for row in zip(sources, *rows)]
 
 # %% ../nbs/02_model.ipynb #23845512
+def _listed(x) -> tuple[list, bool]:
+    "Inputs as a list, and whether a single one was given."
+    one = isinstance(x, (str, bytes)) or not isinstance(x, Sequence)
+    return [x] if one else list(x), one
+
+# %% ../nbs/02_model.ipynb #a86782d7
 @patch
 @torch.inference_mode()
 def explain(self: RationaleModel,
@@ -366,8 +372,8 @@ def explain(self: RationaleModel,
     check_name("mask", mask, _MASKS)
     if sparsity is not None: check_number("sparsity", sparsity, "(0, 1]")
     check_number("batch_size", batch_size, "[1, inf)", whole=True)
-    one = isinstance(x, (str, bytes)) or not isinstance(x, Sequence)
-    sources = self.processor.clean([x] if one else list(x))
+    sources, one = _listed(x)
+    sources = self.processor.clean(sources)
     was_training = self.training
     self.eval()
     try:

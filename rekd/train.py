@@ -317,7 +317,6 @@ class Run:
         _check(model, data, objective)
         self.model, self.data, self.objective, self.config, self.seed = model, data, objective, config, seed
         self.out, self.best_weights = Path(out) if out is not None else None, None
-        model.metrics = model.picture = None # an earlier training's, which must not end on this one's card
         self.accelerator = make_accelerator(config.precision)
         self.rank, self.world = self.accelerator.process_index, self.accelerator.num_processes
         optimizer = torch.optim.AdamW(_groups(model, objective, config), lr=config.lr, weight_decay=config.weight_decay)
@@ -630,6 +629,7 @@ def fit(
     hide = quiet if quiet is not None else True if run.rank else None # None: tqdm looks for a terminal
     with run.held():
         run.start(resume)
+        model.metrics = model.picture = None # an earlier training's, which must not end on this one's card
         with tqdm(total=run.total, initial=run.progress.step, disable=hide, desc=type(objective).__name__) as bar:
             while run.progress.step < run.total:
                 for batch in run.batches():
