@@ -81,6 +81,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                           'rekd.cli.main': ('cli.html#main', 'rekd/cli.py'),
                           'rekd.cli.parse_changes': ('cli.html#parse_changes', 'rekd/cli.py'),
                           'rekd.cli.read_input': ('cli.html#read_input', 'rekd/cli.py'),
+                          'rekd.cli.readable_dataset': ('cli.html#readable_dataset', 'rekd/cli.py'),
                           'rekd.cli.ready': ('cli.html#ready', 'rekd/cli.py'),
                           'rekd.cli.run_demo': ('cli.html#run_demo', 'rekd/cli.py'),
                           'rekd.cli.run_evaluate': ('cli.html#run_evaluate', 'rekd/cli.py'),

@@ -5,8 +5,9 @@
 # %% auto #0
 __all__ = ['Mask', 'Objective', 'Start', 'COMMANDS', 'parse_changes', 'colour', 'table', 'ready', 'save', 'Demo', 'warm_note',
            'show_reviews', 'run_demo', 'Train', 'run_train', 'Study', 'hours', 'variant_column', 'show_plan',
-           'run_study', 'Table', 'run_table', 'Evaluate', 'run_evaluate', 'Explain', 'read_input', 'run_explain',
-           'Report', 'short_names', 'run_report', 'Presets', 'run_presets', 'Starter', 'run_starter', 'main']
+           'run_study', 'Table', 'run_table', 'Evaluate', 'readable_dataset', 'run_evaluate', 'Explain', 'read_input',
+           'run_explain', 'Report', 'short_names', 'run_report', 'Presets', 'run_presets', 'Starter', 'run_starter',
+           'main']
 
 # %% ../nbs/10_cli.ipynb #53028aca
 import json
@@ -231,7 +232,7 @@ def run_table(command: Table):
 class Evaluate:
     "Accuracy and selection rate of a trained model under the named evaluation masks."
     model: tyro.conf.Positional[str] # a folder, a shipped model, a preset, a run, or a hub id
-    dataset: str = "imdb" # a data set, or a folder with train.parquet and test.parquet
+    dataset: str | None = None # a data set, or a folder with train.parquet and test.parquet; else imdb or cifar10, which the model can read
     starter: bool = False # the repo's starter set
     n_test: int | None = None # only so many rows
     masks: list[Literal["topk", "deterministic", "sampled", "random", "none"]] = field(
@@ -239,6 +240,11 @@ class Evaluate:
     json: Path | None = None # also write the rows to this file
 
 # %% ../nbs/10_cli.ipynb #13e633e7
+def readable_dataset(model) -> str:
+    "The data set of the starter set that a model can read."
+    return "imdb" if model.generator.backbone.modality == "text" else "cifar10"
+
+# %% ../nbs/10_cli.ipynb #6799ec2b
 def run_evaluate(command: Evaluate):
     "Measure a trained model under each mask."
     from rekd.data import class_numbers, load_data
@@ -247,7 +253,7 @@ def run_evaluate(command: Evaluate):
     from rekd.train import evaluate
     ready(command.json)
     model = RationaleModel.from_pretrained(find_model(command.model))
-    data = load_data(command.dataset, model.processor, command.starter, n_test=command.n_test)
+    data = load_data(command.dataset or readable_dataset(model), model.processor, command.starter, n_test=command.n_test)
     number = class_numbers(data.labels, model.config.labels)
     data.test.labels = [number[y] for y in data.test.labels]
     rows = [dict(mask=m, **evaluate(model, data.test, m)) for m in command.masks]
@@ -350,7 +356,7 @@ def run_report(command: Report):
     names = list(dict.fromkeys(command.models)) # one given twice is shown once
     models = {s: RationaleModel.from_pretrained(find_model(name)) for name, s in zip(names, short_names(names))}
     first = next(iter(models.values()))
-    dataset = command.dataset or ("imdb" if first.generator.backbone.modality == "text" else "cifar10")
+    dataset = command.dataset or readable_dataset(first)
     starter = command.starter or not command.dataset
     sources, truths, humans = report_examples(dataset, first.config.labels, starter, command.examples)
     title = Path(dataset).name + (", starter set" if starter else "")

@@ -248,7 +248,7 @@ def stratified_split(
     except (ValueError, TypeError) as e:
         raise DataError(f"{len(rows)} rows of {len(names)} classes cannot be split with {size}: {e}") from e
     for part in out.values():
-        if gone := set(counts) - set(part.unique("label")):
+        if gone := set(counts) - set(part["label"]): # `unique` would copy all rows
             raise DataError(f"label {names[gone.pop()]!r} is too rare to be in both parts when {len(rows)} rows are split "
                             f"with {size}: add rows of it, or take another size")
     return out
@@ -270,7 +270,7 @@ class Examples(torch.utils.data.Dataset):
         self.labels, self.text = list(rows["label"]), isinstance(processor, TextProcessor)
         name = lambda text: "texts" if text else "images"
         holds, reads = name("string" in rows.features["input"].dtype), name(self.text)
-        if holds != reads: raise DataError(f"the rows hold {holds}, the model reads {reads}")
+        if holds != reads: raise DataError(f"the rows hold {holds}, the model reads {reads}: name other data, or another model")
         if self.text: self._tokenize()
         else: self.lengths = [1] * len(rows)
     def __len__(self): return len(self.labels)

@@ -900,8 +900,9 @@ def build_starter_students(out: str | Path = "artifacts", quiet: bool | None = N
     """Train the shipped students (or take the studies' runs if they are there), and store them in half precision.
     MissingError without the trained `cpu-cifar10-teacher`."""
     load_teacher(get_preset("cpu-cifar10")) # before anything is trained
-    for name, stem in (("cpu-imdb-gru", "imdb-gru"), ("cpu-cifar10", "cifar10")):
-        study(name, ["re", "rekd"], [2025], ["paper"], quiet=quiet)
-        for objective in ("re", "rekd"):
-            model = RationaleModel.from_pretrained(run_folder(name, objective, "paper", 2025) / "model")
-            model.half().save_pretrained(Path(out) / "models" / f"{stem}-{objective}")
+    for name, objective, start, shipped in (("cpu-imdb-gru", "re", "paper", "imdb-gru-re"),
+                                            ("cpu-imdb-gru", "rekd", "paper", "imdb-gru-rekd"),
+                                            ("cpu-cifar10", "rekd", "warm", "cifar10-rekd")):
+        study(name, [objective], [2025], [start], quiet=quiet)
+        model = RationaleModel.from_pretrained(run_folder(name, objective, start, 2025) / "model")
+        model.half().save_pretrained(Path(out) / "models" / shipped)

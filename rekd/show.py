@@ -141,7 +141,7 @@ def image_grid(
     from matplotlib.figure import Figure
     kinds = ["", ":\nkeep probability"] if heat else [""]
     names = ["input"] + [name + kind for name in examples[0] for kind in kinds]
-    fig = Figure(figsize=(1.75 * len(names), 2.0 * len(examples) + 0.3), dpi=100, layout="constrained")
+    fig = Figure(figsize=(1.75 * len(names) + 0.8 * heat, 2.0 * len(examples) + 0.3), dpi=100, layout="constrained")
     axes = fig.subplots(len(examples), len(names), squeeze=False)
     below = lambda ax, text: ax.set_xlabel(fill(text.replace("_", " "), 20)) # a picture is some 20 letters wide
     for models, truth, row in zip(examples, truths or cycle([None]), axes):

@@ -64,6 +64,16 @@ def test_train_evaluate_explain(home, capsys): # noqa: F811
     assert "<b>dull" not in (home / "e.html").read_text()
 
 
+def test_the_shipped_model_of_pictures_is_measured_on_pictures(tmp_path, monkeypatch, capsys):
+    "Without --dataset, `evaluate` takes the data set that the model can read; the shipped weights do what their card says."
+    from rekd.experiment import find_model
+    monkeypatch.setenv("REKD_ARTIFACTS", str(Path(__file__).parents[1] / "artifacts"))
+    main(["evaluate", "cifar10-rekd", "--starter", "--n-test", "100", "--masks", "topk", "--json", str(tmp_path / "e.json")])
+    row, = json.loads((tmp_path / "e.json").read_text())
+    card = json.loads((Path(find_model("cifar10-rekd")) / "metrics.json").read_text())
+    assert row["selection_rate"] == 10 / 64 and abs(row["accuracy"] - card["masks"]["topk"]["accuracy"]) < 0.15 # 3 standard errors
+
+
 def test_evaluate_goes_by_the_names_of_the_classes(home, tmp_path, capsys): # noqa: F811
     "The same rows with the classes in another order score the same; another task is refused."
     import datasets
