@@ -194,6 +194,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                  'rekd.experiment.check_run': ('experiment.html#check_run', 'rekd/experiment.py'),
                                  'rekd.experiment.check_same': ('experiment.html#check_same', 'rekd/experiment.py'),
                                  'rekd.experiment.claimed': ('experiment.html#claimed', 'rekd/experiment.py'),
+                                 'rekd.experiment.compare_presets': ('experiment.html#compare_presets', 'rekd/experiment.py'),
                                  'rekd.experiment.demo': ('experiment.html#demo', 'rekd/experiment.py'),
                                  'rekd.experiment.find_model': ('experiment.html#find_model', 'rekd/experiment.py'),
                                  'rekd.experiment.get_preset': ('experiment.html#get_preset', 'rekd/experiment.py'),

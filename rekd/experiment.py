@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['PRESETS', 'VARIANTS', 'OBJECTIVES', 'STARTS', 'SEEDS', 'COST', 'PAPER', 'Preset', 'ablation_variants', 'get_preset',
-           'changed', 'find_model', 'build', 'prepare', 'load_teacher', 'remember', 'make_objective', 'check_same',
-           'claimed', 'warm_from_cls', 'masks_of', 'loop_of', 'check_effect', 'card_picture', 'run_record',
-           'run_folder', 'check_run', 'measure', 'run', 'load_students', 'results_file', 'append_row', 'read_rows',
-           'read_study', 'cells', 'study_plan', 'seconds_of', 'run_id', 'variant_preset', 'planned', 'make_row',
-           'study', 'model_name', 'results_table', 'mean_interval', 't_interval', 'recovered', 'paired',
+           'changed', 'compare_presets', 'find_model', 'build', 'prepare', 'load_teacher', 'remember', 'make_objective',
+           'check_same', 'claimed', 'warm_from_cls', 'masks_of', 'loop_of', 'check_effect', 'card_picture',
+           'run_record', 'run_folder', 'check_run', 'measure', 'run', 'load_students', 'results_file', 'append_row',
+           'read_rows', 'read_study', 'cells', 'study_plan', 'seconds_of', 'run_id', 'variant_preset', 'planned',
+           'make_row', 'study', 'model_name', 'results_table', 'mean_interval', 't_interval', 'recovered', 'paired',
            'paired_by_mask', 'beside_paper', 'summary', 'kept_epochs', 'rationale_accuracy', 'study_tables', 'demo',
            'build_starter', 'write_subset', 'build_starter_teacher', 'build_starter_students']
 
@@ -212,7 +212,9 @@ for _name in ("cpu-imdb", "cpu-cifar10"):
     VARIANTS[f"{_name}-ablations"] = ablation_variants(_name)
 PRESETS["cpu-imdb-ablations"] = replace(PRESETS["cpu-imdb-short"], n_train=4500, teacher="imdb-teacher")
 VARIANTS["cpu-imdb-ablations"].append(("rekd", "paper", "better-teacher", dict(teacher="cpu-imdb-teacher")))
-VARIANTS["cpu-cifar10-ablations"].append(("rekd", "paper", "lr1e-5", dict(lr=1e-5))) # RE's rate
+VARIANTS["cpu-cifar10-ablations"] += [
+    ("rekd", "paper", "lr1e-5", dict(lr=1e-5)), # RE's rate
+    ("rekd", "paper", "blind-teacher", dict(teacher="cpu-cifar10-blind-teacher"))] # made by nbs/experiments/ablations.ipynb
 
 # %% ../nbs/09_experiment.ipynb #2bdd44fa
 PRESETS |= {
@@ -247,6 +249,15 @@ def changed(
             raise SettingError(f"{k} must be {getattr(wanted, '__name__', wanted)}, got {shown(v)}")
     preset = replace(preset, **{k: v for k, v in changes.items() if k in mine})
     return replace(preset, train=replace(preset.train, **{k: v for k, v in changes.items() if k in loops}))
+
+# %% ../nbs/09_experiment.ipynb #119c0c2f
+def compare_presets(
+    *names: str, # keys of `PRESETS`
+): # a pandas DataFrame: a line a setting in which they differ, a column a preset
+    "Presets beside each other, where they are not the same; SettingError for an unknown name."
+    import pandas as pd
+    table = pd.DataFrame({name: vars(p) | vars(p.train) for name in names for p in [get_preset(name)]}).drop("train")
+    return table[table.map(repr).nunique(axis=1) > 1]
 
 # %% ../nbs/09_experiment.ipynb #64c67cf5
 OBJECTIVES = ("cls", "random", "re", "rekd")
