@@ -233,7 +233,7 @@ IMAGE_TYPES = ("vit", "dinov2")
 def _hf_backbone(config, pool, pretrained=False, source=None):
     "A transformers network in the adapter that fits it."
     if config.model_type in IMAGE_TYPES: return ImageBackbone(_hf_net(config, pretrained, source), pool)
-    if hasattr(config, "patch_size") or hasattr(config, "image_size"):
+    if any(hasattr(config, what) for what in ("patch_size", "image_size", "num_channels")):
         raise SettingError(f"no adapter for image networks of type {config.model_type!r}: "
                            f"use one of {', '.join(IMAGE_TYPES)}, or timm/ARCHITECTURE")
     return TextBackbone(_hf_net(config, pretrained, source), pool)

@@ -234,6 +234,7 @@ BAD = [
     ("width in words", SettingError, ["no bert network", "'big'"], lambda w: backbone_from_config(tiny.BACKBONES["bert"] | dict(hidden_size="big"))),
     ("heads that do not fit", SettingError, ["no bert network", "heads"], lambda w: backbone_from_config(tiny.BACKBONES["bert"] | dict(num_attention_heads=5))),
     ("network without an adapter", SettingError, ["no adapter", "'swin'"], lambda w: backbone_from_config(dict(model_type="swin"))),
+    ("image network of one grid a layer", SettingError, ["no adapter", "'resnet'"], lambda w: backbone_from_config(dict(model_type="resnet"))),
     ("unknown timm architecture", SettingError, ["timm", "'vit_tiny_patch16_22'", "did you mean"], lambda w: load_backbone("timm/vit_tiny_patch16_22", pretrained=False)),
     ("None for a backbone", SettingError, ["name", "None"], lambda w: load_backbone(None)),
     ("unknown backbone", MissingError, ["'bert-bse'", "'bert-base'", "HF_HUB_OFFLINE", "REKD_WEIGHTS"], lambda w: load_backbone("bert-bse")),
