@@ -213,6 +213,7 @@ for _name in ("cpu-imdb", "cpu-cifar10"):
 PRESETS["cpu-imdb-ablations"] = replace(PRESETS["cpu-imdb-short"], n_train=4500, teacher="imdb-teacher")
 VARIANTS["cpu-imdb-ablations"].append(("rekd", "paper", "better-teacher", dict(teacher="cpu-imdb-teacher")))
 VARIANTS["cpu-cifar10-ablations"] += [
+    ("re", "paper", "lambda-3e-2", dict(re_select_lambda=3e-2)), # does it keep RE's generator open?
     ("rekd", "paper", "lr1e-5", dict(lr=1e-5)), # RE's rate
     ("rekd", "paper", "blind-teacher", dict(teacher="cpu-cifar10-blind-teacher"))] # made by nbs/experiments/ablations.ipynb
 
