@@ -189,6 +189,18 @@ _tried = [
 ]
 VARIANTS["cpu-cifar10-search"] = [(objective, start, *v) for objective, start, some in _tried for v in some]
 
+# %% ../nbs/09_experiment.ipynb #a7e1f7cc
+for _data in ("cifar10", "cifar100-20"):
+    PRESETS[f"gpu-{_data}-teacher"] = replace(PRESETS[f"cpu-{_data}-teacher"], num_layers=None, cls_epochs=3,
+                                              train=replace(_see, epochs=8, num_workers=3))
+    PRESETS[f"gpu-{_data}-search"] = replace(PRESETS[f"cpu-{_data}"], teacher=f"gpu-{_data}-teacher", re_lr=None)
+    VARIANTS[f"gpu-{_data}-search"] = [
+        (objective, "paper", f"lambda-{select_lambda}-lr-{lr}", dict(select_lambda=select_lambda, lr=lr))
+        for objective in ("re", "rekd") for select_lambda in (0.01, 0.03, 0.1) for lr in (1e-5, 2e-5)]
+    PRESETS[f"gpu-{_data}"] = PRESETS[f"gpu-{_data}-search"]
+PRESETS["gpu-cifar10-longer"] = replace(PRESETS["gpu-cifar10"], n_train=None, cls_epochs=24,
+                                        train=replace(PRESETS["gpu-cifar10"].train, epochs=24))
+
 # %% ../nbs/09_experiment.ipynb #f573f06f
 def ablation_variants(
     name: str, # of the main study
@@ -206,7 +218,7 @@ def ablation_variants(
         ("re", default), ("rekd", default + parts + noises + alphas + teachers + shares), ("re", shares)) for v in some]
 
 # %% ../nbs/09_experiment.ipynb #a50e3122
-for _name in ("cpu-imdb", "cpu-cifar10"):
+for _name in ("cpu-imdb", "cpu-cifar10", "gpu-cifar10"):
     PRESETS[f"{_name}-weak-teacher"] = replace(PRESETS[f"{_name}-teacher"], n_train=3000, val_share=0.2)
     PRESETS[f"{_name}-ablations"] = PRESETS[_name]
     VARIANTS[f"{_name}-ablations"] = ablation_variants(_name)
@@ -577,9 +589,9 @@ def study_plan(
 ) -> dict: # seeds, starts, objectives and few, as `cells` takes them
     "What `study` runs if it is not told otherwise."
     seeds, teacher = [2025, 2026, 2027, 2028, 2029], name.endswith("-teacher")
-    many = (5 if name in ("cpu-imdb", "cpu-imdb-gru", "cpu-cifar10")
+    many = (5 if name in ("cpu-imdb", "cpu-imdb-gru", "cpu-cifar10", "gpu-cifar10", "gpu-cifar10-longer")
             else 1 if teacher or name == "cpu-cifar100-100" else 3)
-    starts = ["warm"] if teacher else ["paper", "warm"] if name.startswith("cpu-") else ["paper"]
+    starts = ["warm"] if teacher else ["paper", "warm"] if name.startswith(("cpu-", "gpu-")) else ["paper"]
     if name.endswith("-search"): seeds, many = [2024], 1 # a seed that no result uses
     if name.endswith("-ablations"): many = 2
     taught = get_preset(name).teacher is not None
