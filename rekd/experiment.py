@@ -198,6 +198,9 @@ VARIANTS["gpu-cifar10-search"] = [
     for objective in ("re", "rekd") for select_lambda in (0.01, 0.03, 0.1) for lr in (1e-5, 2e-5)]
 PRESETS["gpu-cifar10"] = replace(PRESETS["gpu-cifar10-search"], select_lambda=3e-2, re_select_lambda=1e-2,
                                  re_lr=2e-5) # what that search chose; both want a rate of 2e-5
+PRESETS["cpu-cifar10-depth"] = replace(PRESETS["cpu-cifar10-teacher"], n_train=2000, n_test=1000,
+                                       train=replace(_see, epochs=4))
+VARIANTS["cpu-cifar10-depth"] = [("re", "paper", f"layers-{n}", dict(num_layers=n)) for n in (4, 8, 12)]
 
 # %% ../nbs/09_experiment.ipynb #f573f06f
 def ablation_variants(
@@ -591,7 +594,7 @@ def study_plan(
     seeds, teacher = list(range(2025, 2035)), name.endswith("-teacher")
     many = (10 if name == "gpu-cifar10" else 5 if name in ("cpu-imdb", "cpu-imdb-gru", "cpu-cifar10")
             else 1 if teacher or name == "cpu-cifar100-100" else 3)
-    starts = ["warm"] if teacher else ["paper", "warm"] if name.startswith(("cpu-", "gpu-")) else ["paper"]
+    starts = ["warm"] if teacher else ["paper", "warm"] if name.startswith("cpu-") else ["paper"]
     if name.endswith("-search"): seeds, many = [2024, 2023], 2 if name.startswith("gpu-") else 1 # seeds that no result uses
     if name.endswith("-ablations"): many = 2
     taught = get_preset(name).teacher is not None
@@ -607,8 +610,10 @@ def seconds_of(
     start: str,
     rows: list[dict], # of the study, to learn the speed from
 ) -> float | None: # seconds of training; None if there is no row to tell from
-    "What a run will take, by rows of the same objective if there are any, else by the others and `COST`."
-    rows = [r for r in rows if r.get("seconds") and r.get("epochs")]
+    "What a run will take here, by rows of the same objective if there are any, else by the others and `COST`; rows made on another GPU, or on one where here is none, do not count."
+    gpu = lambda machine: machine.partition(" cores")[2]
+    here = gpu(run_record()["machine"])
+    rows = [r for r in rows if r.get("seconds") and r.get("epochs") and gpu(r.get("machine", "")) == here]
     rows = [r for r in rows if r["objective"] == objective] or rows
     speed = [r["seconds"] / (COST[r["objective"]] * len(r["epochs"])) for r in rows]
     return COST[objective] * loop_of(preset, objective, start).epochs * sum(speed) / len(speed) if speed else None
