@@ -228,8 +228,9 @@ VARIANTS["cpu-imdb-ablations"].append(("rekd", "paper", "better-teacher", dict(t
 VARIANTS["cpu-cifar10-ablations"] += [
     ("re", "paper", "lambda-3e-2", dict(re_select_lambda=3e-2)), # does it keep RE's generator open?
     ("rekd", "paper", "lr1e-5", dict(lr=1e-5)), # RE's rate
-    ("rekd", "paper", "lr1e-5-lambda-3e-2", dict(lr=1e-5, select_lambda=3e-2)), # and RE's heavier penalty
-    ("re", "warm", "lambda-3e-2", dict(re_select_lambda=3e-2))] # does it keep open what starts as a classifier's?
+    ("rekd", "paper", "lr1e-5-lambda-3e-2", dict(lr=1e-5, select_lambda=3e-2))] # and RE's heavier penalty
+PRESETS["cpu-cifar100-20-penalty"] = PRESETS["cpu-cifar100-20"]
+VARIANTS["cpu-cifar100-20-penalty"] = [("re", "paper", "lambda-3e-2", dict(re_select_lambda=3e-2))]
 
 # %% ../nbs/09_experiment.ipynb #2bdd44fa
 PRESETS |= {
