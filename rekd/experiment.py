@@ -611,7 +611,8 @@ def seconds_of(
     start: str,
     rows: list[dict], # of the study, to learn the speed from
 ) -> float | None: # seconds of training; None if there is no row to tell from
-    "What a run will take here, by rows of the same objective if there are any, else by the others and `COST`; rows made on another GPU, or on one where here is none, do not count."
+    """What a run will take here, by rows of the same objective if there are any, else by the others and `COST`.
+    Rows count that were made on the same GPU, or on none where there is none."""
     gpu = lambda machine: machine.partition(" cores")[2]
     here = gpu(run_record()["machine"])
     rows = [r for r in rows if r.get("seconds") and r.get("epochs") and gpu(r.get("machine", "")) == here]
