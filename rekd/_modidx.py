@@ -229,6 +229,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                  'rekd.experiment.study_tables': ('experiment.html#study_tables', 'rekd/experiment.py'),
                                  'rekd.experiment.summary': ('experiment.html#summary', 'rekd/experiment.py'),
                                  'rekd.experiment.t_interval': ('experiment.html#t_interval', 'rekd/experiment.py'),
+                                 'rekd.experiment.this_machine': ('experiment.html#this_machine', 'rekd/experiment.py'),
                                  'rekd.experiment.variant_preset': ('experiment.html#variant_preset', 'rekd/experiment.py'),
                                  'rekd.experiment.warm_from_cls': ('experiment.html#warm_from_cls', 'rekd/experiment.py'),
                                  'rekd.experiment.write_subset': ('experiment.html#write_subset', 'rekd/experiment.py')},

@@ -6,11 +6,11 @@
 __all__ = ['PRESETS', 'VARIANTS', 'OBJECTIVES', 'STARTS', 'SEEDS', 'COST', 'PAPER', 'Preset', 'ablation_variants', 'get_preset',
            'changed', 'compare_presets', 'find_model', 'build', 'prepare', 'load_teacher', 'remember', 'make_objective',
            'check_same', 'claimed', 'warm_from_cls', 'masks_of', 'loop_of', 'check_effect', 'card_picture',
-           'run_record', 'run_folder', 'check_run', 'measure', 'run', 'load_students', 'results_file', 'append_row',
-           'read_rows', 'read_study', 'cells', 'study_plan', 'seconds_of', 'run_id', 'variant_preset', 'planned',
-           'make_row', 'study', 'model_name', 'results_table', 'mean_interval', 't_interval', 'recovered', 'paired',
-           'paired_by_mask', 'beside_paper', 'summary', 'kept_epochs', 'rationale_accuracy', 'study_tables', 'demo',
-           'build_starter', 'write_subset', 'build_starter_teacher', 'build_starter_students']
+           'this_machine', 'run_record', 'run_folder', 'check_run', 'measure', 'run', 'load_students', 'results_file',
+           'append_row', 'read_rows', 'read_study', 'cells', 'study_plan', 'seconds_of', 'run_id', 'variant_preset',
+           'planned', 'make_row', 'study', 'model_name', 'results_table', 'mean_interval', 't_interval', 'recovered',
+           'paired', 'paired_by_mask', 'beside_paper', 'summary', 'kept_epochs', 'rationale_accuracy', 'study_tables',
+           'demo', 'build_starter', 'write_subset', 'build_starter_teacher', 'build_starter_students']
 
 # %% ../nbs/09_experiment.ipynb #ba0e4f4b
 import dataclasses
@@ -196,8 +196,11 @@ PRESETS["gpu-cifar10-search"] = replace(PRESETS["cpu-cifar10"], teacher="gpu-cif
 VARIANTS["gpu-cifar10-search"] = [
     (objective, "paper", f"lambda-{select_lambda}-lr-{lr}", dict(select_lambda=select_lambda, lr=lr))
     for objective in ("re", "rekd") for select_lambda in (0.01, 0.03, 0.1) for lr in (1e-5, 2e-5)]
-PRESETS["gpu-cifar10"] = replace(PRESETS["gpu-cifar10-search"], select_lambda=3e-2, re_select_lambda=1e-2,
-                                 re_lr=2e-5) # what that search chose; both want a rate of 2e-5
+
+# %% ../nbs/09_experiment.ipynb #23c8fdf4
+PRESETS["gpu-cifar10"] = replace(PRESETS["gpu-cifar10-search"], select_lambda=3e-2, re_select_lambda=1e-2, re_lr=2e-5)
+
+# %% ../nbs/09_experiment.ipynb #c7b288ef
 PRESETS["cpu-cifar10-depth"] = replace(PRESETS["cpu-cifar10-teacher"], n_train=2000, n_test=1000,
                                        train=replace(_see, epochs=4))
 VARIANTS["cpu-cifar10-depth"] = [("re", "paper", f"layers-{n}", dict(num_layers=n)) for n in (4, 8, 12)]
@@ -443,15 +446,19 @@ def card_picture(model: RationaleModel, examples: Examples) -> bytes: # a PNG fi
     return png.getvalue()
 
 # %% ../nbs/09_experiment.ipynb #bfb18127
+def this_machine() -> str: # such as "x86_64, avx512_bf16, 2 cores", and behind that the GPU, if there is one
+    "What a row says of the machine that made it."
+    gpu = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
+    return ", ".join([platform.machine(), *bf16_units(), f"{os.cpu_count()} cores{gpu}"])
+
+# %% ../nbs/09_experiment.ipynb #612523dc
 def run_record() -> dict:
     "What a reader needs to trust a row: versions, git revision, machine, threads."
     here = Path(rekd.__file__).parent
     git = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True, cwd=here)
-    gpu = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
     return dict(versions={m: version(m) for m in ("rekd", "torch", "transformers", "accelerate", "datasets")},
                 python=platform.python_version(), revision=git.stdout.strip() or None,
-                machine=", ".join([platform.machine(), *bf16_units(), f"{os.cpu_count()} cores{gpu}"]),
-                threads=torch.get_num_threads(),
+                machine=this_machine(), threads=torch.get_num_threads(),
                 processes=int(os.environ.get("WORLD_SIZE", "1")))
 
 # %% ../nbs/09_experiment.ipynb #c1ed41cb
@@ -588,16 +595,16 @@ def cells(
             for start in (starts if o in ("re", "rekd") else ["paper"])]
 
 # %% ../nbs/09_experiment.ipynb #e44ed94f
+_MANY = {"cpu-imdb": 5, "cpu-imdb-gru": 5, "cpu-cifar10": 5, "gpu-cifar10": 10, "gpu-cifar10-search": 2,
+         "cpu-cifar100-100": 1, "cpu-cifar10-depth": 1} # seeds of the studies that differ from their kind
 def study_plan(
     name: str, # of the preset
 ) -> dict: # seeds, starts, objectives and few, as `cells` takes them
     "What `study` runs if it is not told otherwise."
-    seeds, teacher = list(range(2025, 2035)), name.endswith("-teacher")
-    many = (10 if name == "gpu-cifar10" else 5 if name in ("cpu-imdb", "cpu-imdb-gru", "cpu-cifar10")
-            else 1 if teacher or name == "cpu-cifar100-100" else 3)
+    teacher, search = name.endswith("-teacher"), name.endswith("-search")
+    seeds = [2024, 2023] if search else list(range(2025, 2035))
+    many = _MANY.get(name, 1 if teacher or search else 2 if name.endswith("-ablations") else 3)
     starts = ["warm"] if teacher else ["paper", "warm"] if name.startswith("cpu-") else ["paper"]
-    if name.endswith("-search"): seeds, many = [2024, 2023], 2 if name.startswith("gpu-") else 1 # seeds that no result uses
-    if name.endswith("-ablations"): many = 2
     taught = get_preset(name).teacher is not None
     return dict(objectives=["cls", "re"] if teacher else [o for o in OBJECTIVES if taught or o != "rekd"],
                 seeds=seeds[:many], starts=starts, few=min(many, 3))
@@ -612,9 +619,9 @@ def seconds_of(
     rows: list[dict], # of the study, to learn the speed from
 ) -> float | None: # seconds of training; None if there is no row to tell from
     """What a run will take here, by rows of the same objective if there are any, else by the others and `COST`.
-    Rows count that were made on the same GPU, or on none where there is none."""
+    A row counts if it was made on this machine's GPU or, where there is none, on a machine without one."""
     gpu = lambda machine: machine.partition(" cores")[2]
-    here = gpu(run_record()["machine"])
+    here = gpu(this_machine())
     rows = [r for r in rows if r.get("seconds") and r.get("epochs") and gpu(r.get("machine", "")) == here]
     rows = [r for r in rows if r["objective"] == objective] or rows
     speed = [r["seconds"] / (COST[r["objective"]] * len(r["epochs"])) for r in rows]
