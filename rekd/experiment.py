@@ -207,15 +207,15 @@ VARIANTS["cpu-cifar10-depth"] = [("re", "paper", f"layers-{n}", dict(num_layers=
 
 # %% ../nbs/09_experiment.ipynb #f573f06f
 def ablation_variants(
-    name: str, # of the main study
+    study: str, # the preset of the ablations, its name that of the main study and "-ablations"
 ) -> list: # as in `VARIANTS`
     "What is varied, one thing at a time."
     parts = [("rationale-only", dict(part="rationale")), ("prediction-only", dict(part="prediction")),
              ("prediction-only-teacher-mask", dict(part="prediction", kd_mask="teacher"))]
     noises = [(f"noise-{n}", dict(noise=n)) for n in ("independent", "none")]
     alphas = [(f"alpha-{a}", dict(alpha=a)) for a in (0.0, 0.5, 0.7)] + [("alpha-annealed", dict(alpha=None))] # 0.3 is the default, 1 is RE (at REKD's rate)
-    teachers = [("self", dict(teacher=f"{name}-ablations/re-paper-2025")),
-                ("weak-teacher", dict(teacher=f"{name}-weak-teacher"))]
+    teachers = [("self", dict(teacher=f"{study}/re-paper-2025")),
+                ("weak-teacher", dict(teacher=f"{study.partition('-ablations')[0]}-weak-teacher"))]
     shares = [(f"sparsity-{s}", dict(sparsity=s)) for s in (0.05, 0.25, 0.5, 0.75)]
     default: list[tuple[str, dict]] = [("", {})]
     return [(o, "paper", *v) for o, some in (
@@ -224,11 +224,17 @@ def ablation_variants(
 # %% ../nbs/09_experiment.ipynb #a50e3122
 for _name in ("cpu-imdb", "cpu-cifar10"):
     PRESETS[f"{_name}-weak-teacher"] = replace(PRESETS[f"{_name}-teacher"], n_train=3000, val_share=0.2)
-    PRESETS[f"{_name}-ablations"] = PRESETS[_name]
-    VARIANTS[f"{_name}-ablations"] = ablation_variants(_name)
 PRESETS["cpu-imdb-ablations"] = replace(PRESETS["cpu-imdb-short"], n_train=4500, teacher="imdb-teacher")
-VARIANTS["cpu-imdb-ablations"].append(("rekd", "paper", "better-teacher", dict(teacher="cpu-imdb-teacher")))
-VARIANTS["cpu-cifar10-ablations"] += [
+VARIANTS["cpu-imdb-ablations"] = ablation_variants("cpu-imdb-ablations") + [
+    ("rekd", "paper", "better-teacher", dict(teacher="cpu-imdb-teacher"))]
+PRESETS["cpu-cifar10-ablations-short"] = replace(PRESETS["cpu-cifar10-short"], n_train=3000)
+VARIANTS["cpu-cifar10-ablations-short"] = [
+    ("random", "paper", "", {})] + ablation_variants("cpu-cifar10-ablations-short")
+PRESETS["cpu-cifar10-ablations"] = PRESETS["cpu-cifar10"]
+VARIANTS["cpu-cifar10-ablations"] = [
+    ("re", "paper", "", {}), ("rekd", "paper", "", {}),
+    ("rekd", "paper", "rationale-only", dict(part="rationale")),
+    ("rekd", "paper", "prediction-only", dict(part="prediction")),
     ("re", "paper", "lambda-3e-2", dict(re_select_lambda=3e-2)), # does it keep RE's generator open?
     ("rekd", "paper", "lr1e-5", dict(lr=1e-5)), # RE's rate
     ("rekd", "paper", "lr1e-5-lambda-3e-2", dict(lr=1e-5, select_lambda=3e-2))] # and RE's heavier penalty
@@ -603,7 +609,7 @@ def study_plan(
     "What `study` runs if it is not told otherwise."
     teacher, search = name.endswith("-teacher"), name.endswith("-search")
     seeds = [2024, 2023] if search else list(range(2025, 2035))
-    many = _MANY.get(name, 1 if teacher or search else 2 if name.endswith("-ablations") else 3)
+    many = _MANY.get(name, 1 if teacher or search else 2 if "-ablations" in name else 3)
     starts = ["warm"] if teacher else ["paper", "warm"] if name.startswith("cpu-") else ["paper"]
     taught = get_preset(name).teacher is not None
     return dict(objectives=["cls", "re"] if teacher else [o for o in OBJECTIVES if taught or o != "rekd"],
