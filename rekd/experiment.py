@@ -207,7 +207,7 @@ VARIANTS["cpu-cifar10-depth"] = [("re", "paper", f"layers-{n}", dict(num_layers=
 
 # %% ../nbs/09_experiment.ipynb #f573f06f
 def ablation_variants(
-    study: str, # the preset of the ablations, its name that of the main study and "-ablations"
+    study: str, # the preset of the ablations; its name begins with the main study's and "-ablations"
 ) -> list: # as in `VARIANTS`
     "What is varied, one thing at a time."
     parts = [("rationale-only", dict(part="rationale")), ("prediction-only", dict(part="prediction")),
@@ -227,6 +227,8 @@ for _name in ("cpu-imdb", "cpu-cifar10"):
 PRESETS["cpu-imdb-ablations"] = replace(PRESETS["cpu-imdb-short"], n_train=4500, teacher="imdb-teacher")
 VARIANTS["cpu-imdb-ablations"] = ablation_variants("cpu-imdb-ablations") + [
     ("rekd", "paper", "better-teacher", dict(teacher="cpu-imdb-teacher"))]
+
+# %% ../nbs/09_experiment.ipynb #d4fd5904
 PRESETS["cpu-cifar10-ablations-short"] = replace(PRESETS["cpu-cifar10-short"], n_train=3000)
 VARIANTS["cpu-cifar10-ablations-short"] = [
     ("random", "paper", "", {})] + ablation_variants("cpu-cifar10-ablations-short")
