@@ -96,10 +96,9 @@ def show_reviews(models: dict, test, n: int, page: Path):
     for i in range(min(n, len(some))):
         print(f"\nReview {i + 1}, truly {truths[i]}")
         for k, e in told.items(): print(f"  {k}: {verdict(e[i], truths[i])}\n    {to_terminal(e[i], colour())}")
-    page.write_text(rationale_page([{k: e[i] for k, e in told.items()} for i in range(len(some))], truths,
-                                   "Rationales of teacher, RE and REKD",
-                                   "Test reviews of the starter set. Kept words are marked; "
-                                   "the predictors saw nothing else."))
+    save(page, rationale_page([{k: e[i] for k, e in told.items()} for i in range(len(some))], truths,
+                              "Rationales of teacher, RE and REKD",
+                              "Test reviews of the starter set. Kept words are marked; the predictors saw nothing else."))
 
 # %% ../nbs/10_cli.ipynb #76e41972
 def run_demo(command: Demo):
@@ -232,7 +231,7 @@ def run_table(command: Table):
 class Evaluate:
     "Accuracy and selection rate of a trained model under the named evaluation masks."
     model: tyro.conf.Positional[str] # a folder, a shipped model, a preset, a run, or a hub id
-    dataset: str | None = None # a data set, or a folder with train.parquet and test.parquet; else imdb or cifar10, which the model can read
+    dataset: str | None = None # a data set, or a folder with train.parquet and test.parquet; else imdb's or cifar10's starter set
     starter: bool = False # the repo's starter set
     n_test: int | None = None # only so many rows
     masks: list[Literal["topk", "deterministic", "sampled", "random", "none"]] = field(
@@ -253,11 +252,13 @@ def run_evaluate(command: Evaluate):
     from rekd.train import evaluate
     ready(command.json)
     model = RationaleModel.from_pretrained(find_model(command.model))
-    data = load_data(command.dataset or readable_dataset(model), model.processor, command.starter, n_test=command.n_test)
+    dataset, starter = command.dataset or readable_dataset(model), command.starter or not command.dataset
+    data = load_data(dataset, model.processor, starter, n_test=command.n_test)
     number = class_numbers(data.labels, model.config.labels)
     data.test.labels = [number[y] for y in data.test.labels]
     rows = [dict(mask=m, **evaluate(model, data.test, m)) for m in command.masks]
     print(table(rows, {"mask": "", "accuracy": ".4f", "selection_rate": ".4f", "ce": ".4f"}))
+    print(f"{len(data.test):,} test rows of {Path(dataset).name}{', starter set' * starter}.")
     if command.json: save(command.json, json.dumps(rows, indent=1) + "\n")
 
 # %% ../nbs/10_cli.ipynb #fbaca505
@@ -422,6 +423,8 @@ COMMANDS: dict[type, Callable] = {Demo: run_demo, Train: run_train, Evaluate: ru
 # %% ../nbs/10_cli.ipynb #1c5a4fbf
 def main(args: list[str] | None = None):
     "Entry point of `rekd`: a wrong input ends in one line that says what to do."
+    for stream in (sys.stdout, sys.stderr): # a terminal that cannot show a letter shows "?"
+        if hasattr(stream, "reconfigure"): stream.reconfigure(errors="replace")
     command = tyro.extras.subcommand_cli_from_dict(
         {c.__name__.lower(): c for c in COMMANDS}, prog="rekd",
         description="Self-explaining classifiers: select a few features, predict from nothing else.", args=args)

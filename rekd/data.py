@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PARTS', 'COLUMNS', 'LABELS', 'read_folder', 'name_labels', 'class_numbers', 'data_folder', 'load_rows',
-           'stratified_split', 'Examples', 'make_batches', 'loader', 'paper_augment', 'Data', 'load_data',
+           'stratified_split', 'some_rows', 'Examples', 'make_batches', 'loader', 'paper_augment', 'Data', 'load_data',
            'trim_vocabulary']
 
 # %% ../nbs/04_data.ipynb #8a902f0b
@@ -253,6 +253,18 @@ def stratified_split(
                             f"with {size}: add rows of it, or take another size")
     return out
 
+# %% ../nbs/04_data.ipynb #6cb799fc
+def some_rows(
+    rows, # a `datasets.Dataset` with a `ClassLabel` column `label`
+    n: int | None, # all rows if None, or if there are fewer
+    seed: int,
+):
+    "So many rows, each class with its share of them where that can be had."
+    if n is None or n >= len(rows): return rows
+    counts = Counter(rows["label"])
+    stratify = "label" if min(counts.values()) > 1 and min(n, len(rows) - n) >= len(counts) else None
+    return rows.train_test_split(train_size=n, seed=seed, stratify_by_column=stratify)["train"]
+
 # %% ../nbs/04_data.ipynb #ca522bfe
 class Examples(torch.utils.data.Dataset):
     """One part of a data set, ready to be batched. A key is an index, or (index, seed) to augment.
@@ -399,18 +411,19 @@ def load_data(
     augment: str = "paper", # images of train: "paper" (crop and flip) or "mirror" (flip only)
 ) -> Data:
     """Rows to examples, with a stratified validation part.
-    SettingError for an impossible number of rows or share; errors as in `load_rows` and `stratified_split`."""
+    SettingError for an impossible number of rows or share, DataError if `n_train` leaves no row of a class; errors as in `load_rows` and `stratified_split`."""
     for key, n in dict(n_train=n_train, n_test=n_test).items():
         if n is not None: check_number(key, n, "[1, inf)", whole=True)
     check_number("val_share", val_share, "(0, 1)")
     check_name("augment", augment, ("paper", "mirror"))
     rows, labels = load_rows(name, starter)
-    pick = lambda ds, n: stratified_split(ds, split_seed, train_size=n)["train"] if n and n < len(ds) else ds
-    train, val = pick(rows["train"], n_train), rows.get("val")
+    train, val = some_rows(rows["train"], n_train, split_seed), rows.get("val")
+    if gone := set(rows["train"]["label"]) - set(train["label"]):
+        raise DataError(f"n_train={n_train} leaves no row of {labels[gone.pop()]!r}: take more")
     if val is None: train, val = stratified_split(train, split_seed, test_size=val_share).values()
     change: dict = ({} if isinstance(processor, TextProcessor)
                     else dict(mirror=True) if augment == "mirror" else dict(augment=paper_augment))
-    test = Examples(pick(rows["test"], n_test), processor)
+    test = Examples(some_rows(rows["test"], n_test, split_seed), processor)
     return Data(Examples(train, processor, **change), Examples(val, processor), test, labels)
 
 # %% ../nbs/04_data.ipynb #aca04b8e

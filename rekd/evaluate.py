@@ -10,7 +10,7 @@ __all__ = ['BINS', 'token_f1', 'spans_of', 'iou_f1', 'auprc', 'plausibility', 'c
            'shift_mask']
 
 # %% ../nbs/06_evaluate.ipynb #8fe900d7
-import math, re
+import math, re, warnings
 from bisect import bisect_right
 from pathlib import Path
 import numpy as np
@@ -100,7 +100,7 @@ def auprc(
     human, # documents, each 0/1 a word
 ) -> float: # in [0, 1]
     """Mean over documents of the area under the precision-recall curve (ERASER, section 4.1).
-    A document needs marked and unmarked words to count; DataError if there is none."""
+    A document needs marked and unmarked words to count; DataError if there is none. Tied scores are joined by a straight line, which flatters: rank first."""
     from sklearn.metrics import auc, precision_recall_curve
     pairs = [(s, h) for s, h in _pairs(scores, human) if 0 < h.mean() < 1]
     if not pairs: raise DataError("no document has both marked and unmarked words: there is nothing to rank")
@@ -113,7 +113,8 @@ def plausibility(
     scores, # documents, each a number a word
     humans, # documents, each 0/1 a word
 ) -> dict: # token_f1, iou_f1, auprc, selection_rate
-    "Agreement with human rationales (ERASER, section 4.1), and the share of words kept in all documents."
+    """Agreement with human rationales (ERASER, section 4.1), and the share of words kept in all documents.
+    Spans are runs of kept words, so two human spans without a word between them are one."""
     kept = np.concatenate([np.asarray(m) for m in _documents(masks, 1)])
     ours, theirs = ([spans_of(d) for d in _documents(x, 1)] for x in (masks, humans))
     return dict(token_f1=token_f1(masks, humans), iou_f1=iou_f1(ours, theirs), auprc=auprc(scores, humans),
@@ -125,6 +126,7 @@ def _lost(full, other) -> float:
     full, other = (np.atleast_2d(np.asarray(x, dtype=float)) for x in (full, other))
     if other.shape[-2:] != full.shape or full.ndim != 2:
         raise DataError(f"probabilities must be (N, C) and (N, C) or (K, N, C), got {full.shape} and {other.shape}")
+    if not full.size: raise DataError("no predictions to compare")
     if not (np.isfinite(full).all() and np.isfinite(other).all()): raise DataError("a probability is not finite")
     n, j = np.arange(len(full)), full.argmax(-1)
     return float((full[n, j] - other[..., n, j]).mean())
@@ -169,13 +171,19 @@ def task_scores(
     probs, # (N, C) class probabilities
     labels, # (N,) class numbers
 ) -> dict[str, float]: # accuracy, macro_f1, ece
-    "Accuracy, macro F1, and the expected calibration error over 15 bins (Guo et al., 2017, equation 3)."
+    """Accuracy, macro F1, and the expected calibration error over 15 bins (Guo et al., 2017, equation 3).
+    DataError for uneven lists, no rows, values that are no probabilities, labels that are none of the C classes."""
     from sklearn.metrics import f1_score
     from torchmetrics.functional.classification import multiclass_calibration_error
     probs, labels = torch.as_tensor(probs).double(), torch.as_tensor(labels)
     if probs.ndim != 2 or labels.shape != probs.shape[:1]:
         raise DataError("expected probabilities (N, C) and labels (N,), "
                         f"got {tuple(probs.shape)} and {tuple(labels.shape)}")
+    if not len(labels): raise DataError("no predictions to score")
+    if bad := [p for p in probs.flatten().tolist() if not 0 <= p <= 1]:
+        raise DataError(f"a probability must be in [0, 1], got {bad[0]}: give softmax(logits)")
+    if bad := [y for y in labels.tolist() if y not in range(probs.shape[1])]:
+        raise DataError(f"label {bad[0]} is none of {probs.shape[1]} classes")
     said = probs.argmax(-1)
     ece = multiclass_calibration_error(probs, labels, num_classes=probs.shape[1], n_bins=15)
     macro = f1_score(labels, said, average="macro", zero_division=0)
@@ -312,23 +320,33 @@ def to_words(
     np.maximum.at(out, own, values)
     return out
 
-# %% ../nbs/06_evaluate.ipynb #e077be9d
+# %% ../nbs/06_evaluate.ipynb #730676f3
+def _deal(sizes: np.ndarray, room: int) -> np.ndarray: # (n_words,) pieces of each word, none above room -> the window of each
+    "Words to as few and equally full windows as the floor rule finds. A word without pieces stays with the one before."
+    starts, total = sizes.cumsum() - sizes, int(sizes.sum())
+    for n in range(math.ceil(total / room), total + 1):
+        part = np.maximum.accumulate(np.where(sizes > 0, starts * n // total, 0))
+        if np.bincount(part, sizes).max() <= room: break
+    return part
+
+# %% ../nbs/06_evaluate.ipynb #673004a0
 def windows(
     processor: TextProcessor,
     text: str, # of any length
 ) -> list[tuple[int, int]]: # start and end in characters
-    "Cut a text into few and equal windows of whole words, each of at most `max_length` pieces."
+    """Cut a text into few and equal windows of whole words, each of at most `max_length` pieces.
+    A longer word (a text without spaces is one) is read up to there, with a warning."""
     text, = processor.clean([text])
     words, room = word_spans(text), processor.max_length - processor.tokenizer.num_special_tokens_to_add()
     out = processor.tokenizer(text, add_special_tokens=False, truncation=False, return_offsets_mapping=True,
                               verbose=False)
     owner = [w for w in word_of(out["offset_mapping"], words) if w >= 0]
     if not owner: return [(0, len(text))]
-    sizes = np.bincount(owner, minlength=len(words)).clip(max=room) # the processor cuts longer words
-    starts, total = sizes.cumsum() - sizes, int(sizes.sum())
-    for n in range(math.ceil(total / room), total + 1):
-        part = np.maximum.accumulate(np.where(sizes > 0, starts * n // total, 0)) # a word without pieces stays with the one before
-        if np.bincount(part, sizes).max() <= room: break
+    sizes = np.bincount(owner, minlength=len(words))
+    if sizes.max() > room:
+        warnings.warn(f"a word of {sizes.max()} pieces is read up to piece {room}: words end at spaces, and a window is full",
+                      stacklevel=2)
+    part = _deal(sizes.clip(max=room), room)
     cuts = [0, *(np.flatnonzero(np.diff(part)) + 1).tolist(), len(words)]
     return [(words[a][0], words[b - 1][1]) for a, b in zip(cuts, cuts[1:])]
 
@@ -365,8 +383,9 @@ def explain_document(
     how: str = "topk", # "topk", "deterministic" or "sampled"
     sparsity: float | None = None, # share of pieces kept by "topk" in each window; the config's if None
 ) -> Explanation: # one feature a whitespace word
-    "The rationale of a whole text, read in windows; the class is the windows' mean vote."
+    "The rationale of a whole text, read in windows; the class is the windows' mean vote. DataError for a model of images."
     batch, owner = read_document(model.processor, text)
+    text, = model.processor.clean([text])
     batch, words = {k: v.to(model.device) for k, v in batch.items()}, word_spans(text)
     logits, selectable = model.select(batch), model.selectable(batch)
     mask = model.mask(logits, selectable, how, sparsity)
@@ -473,7 +492,7 @@ def mask_only_accuracy(
     test_labels, # (M,)
     seed: int = 0,
 ) -> float: # compare with the share of the largest class
-    "Accuracy of a classifier that sees where a rationale selects, and no word. DataError for uneven lists."
+    "Accuracy of a classifier that sees where a rationale selects, and no word. DataError for uneven lists, or fewer than five training masks of a class."
     from sklearn.ensemble import HistGradientBoostingClassifier
     from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import cross_val_score
@@ -482,6 +501,9 @@ def mask_only_accuracy(
     for masks, labels in ((train_masks, train_labels), (test_masks, test_labels)):
         if len(masks) != len(labels) or not len(masks):
             raise DataError(f"{len(masks)} masks and {len(labels)} labels: give one label a mask")
+    found, counts = np.unique(np.asarray(train_labels), return_counts=True)
+    if len(found) < 2 or counts.min() < 5:
+        raise DataError(f"training masks a class: {dict(zip(found.tolist(), counts.tolist()))}; expected two classes, of five or more")
     train, test = (np.stack([_pattern(m) for m in masks]) for masks in (train_masks, test_masks))
     readers = [make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=1000)),
                HistGradientBoostingClassifier(learning_rate=0.05, random_state=seed)]

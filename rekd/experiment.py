@@ -151,7 +151,8 @@ for _data, _sparsity, _epochs in (("cifar10", 0.15, 5), ("cifar100-20", 0.15, 8)
 VARIANTS: dict[str, list[tuple[str, str, str, dict]]] = {} # study -> objective, start, name of the variant, changed settings
 _each: dict[str, Any] = dict(sparsity_per="example")
 PRESETS["cpu-imdb-short"] = replace(PRESETS["cpu-imdb"], rekd_epochs=None) # the first main study, see its notebook
-PRESETS["cpu-imdb-longer"] = replace(PRESETS["cpu-imdb"], cls_epochs=2) # what CLS would gain by as many epochs
+PRESETS["cpu-imdb-longer"] = replace( # what CLS and RE would gain by as many epochs
+    PRESETS["cpu-imdb"], cls_epochs=2, train=replace(PRESETS["cpu-imdb"].train, epochs=2))
 PRESETS["cpu-imdb-search"] = replace(PRESETS["cpu-imdb-short"], sparsity_per="batch", cls_epochs=1, warm_lr=None,
                                      train=replace(_loop, epochs=1, lr=1e-4))
 _tried: list[tuple[str, str, list[tuple[str, dict]]]] = [
@@ -347,13 +348,14 @@ def remember(
     folder: Path | None = None, # where the answers are kept; None: nowhere
 ) -> REKD: # the same object
     "Fill the teacher's cache for all examples: from the file of this teacher, these examples and this precision, or by asking and writing that file."
-    key = f"{fingerprint(objective.teacher)}-{examples.fingerprint()}-{resolve_precision(precision)}"
+    objective.cache_of = examples.fingerprint()
+    key = f"{fingerprint(objective.teacher)}-{objective.cache_of}-{resolve_precision(precision)}"
     file = folder / f"{key}.safetensors" if folder else None
     if file and file.is_file():
         objective.cache = {int(i): row for i, row in load_file(file).items()}
         return objective
     lengths = examples.lengths * (len(examples.numbers) // len(examples)) # a mirror image is as long as the image
-    with make_accelerator(precision).autocast(): objective.remember(loader(examples, make_batches(lengths, 64)))
+    with make_accelerator(precision).autocast(): objective.remember(loader(examples, make_batches(lengths, 64)), objective.cache_of)
     if file and is_main():
         tmp = file.with_name(f".{key}.{os.getpid()}.tmp")
         with writing(file):
@@ -698,7 +700,9 @@ def study(
         theirs = variant_preset(name, r, preset)
         check_same(r["config"], replace(theirs, train=loop_of(theirs, r["objective"], r["start"])), file)
     todo = planned(name, objectives, seeds, starts, preset)
-    if any((r["objective"], r["variant"], r["done"]) == ("rekd", "", False) for r in todo): load_teacher(preset) # before hours are spent
+    teachers = {variant_preset(name, r, preset).teacher for r in todo if r["objective"] == "rekd" and not r["done"]}
+    for t in teachers: # before hours are spent; a model of this study is not there yet
+        if not str(t).startswith(f"{name}/"): load_teacher(preset, t)
     for cell in todo:
         try:
             with claimed(run_folder(name, *run_id(cell))):

@@ -17,7 +17,7 @@ from torch import Tensor
 from .errors import ModelError, SettingError, check_name, check_number, shown
 from .backbone import TextProcessor
 from .select import gumbel_noise, gumbel_softmax, topk_mask
-from .model import RationaleModel
+from .model import RationaleModel, _places
 
 # %% ../nbs/03_loss.ipynb #36f7cad9
 def sparsity_loss(
@@ -204,6 +204,7 @@ class REKD:
     hard: bool = False # distil the teacher's choices instead of its distributions
     per: str = "batch" # who has to meet the target: the "batch" (the paper) or each "example"
     cache: dict = field(default_factory=dict, repr=False) # example index -> the teacher's (L, 2) logits, see `remember`
+    cache_of: str | None = None # the fingerprint of the examples in `cache`
     selects = True
     def __post_init__(self):
         for name, known in dict(noise=("independent", "shared", "none"), part=("both", "rationale", "prediction"),
@@ -236,16 +237,22 @@ def read_alike(
 
 @patch
 def fits(self: REKD, model: RationaleModel):
-    "ModelError unless teacher and student read the same features and name the same classes."
+    "ModelError unless teacher and student read the same features and name the same classes, and the teacher can read as far as its student."
     read_alike({"the teacher": self.teacher, "the student": model})
+    places, longest = _places(self.teacher.generator.backbone), getattr(model.processor, "max_length", 0)
+    if places and longest > places:
+        raise ModelError(f"the student reads up to {longest} word pieces, the teacher has {places} positions: "
+                         f"give the student max_length={places}")
 
 # %% ../nbs/03_loss.ipynb #2fb23ce2
 @patch
 @torch.no_grad()
 def remember(self: REKD,
     batches, # iterable of batches with `index` (B,), not augmented
+    of: str | None = None, # the fingerprint of their examples, for `fit` to compare
 ) -> REKD: # itself
     "Run the teacher's generator over unaugmented batches once, so that training only looks its logits up."
+    self.cache_of = of
     for batch in batches:
         batch = {k: v.to(self.teacher.device) for k, v in batch.items()}
         logits, valid = self.teacher.select(batch).cpu(), batch["valid"].cpu()

@@ -393,6 +393,7 @@ def sync(path: Path):
 @contextmanager
 def replacing(
     folder: str | Path, # the folder to write
+    stale: tuple = (), # names that may go without being written again
 ): # the folder to write into
     """Write a folder as a whole: into a temporary sibling, synced to disk, then renamed over `folder`. An error leaves `folder` as it was.
     WriteError if it cannot be written, or holds what was not written again and would be lost."""
@@ -406,7 +407,7 @@ def replacing(
             yield tmp
             for f in (*tmp.rglob("*"), tmp): sync(f)
             if folder.exists() and (lost := sorted({p.name for p in folder.iterdir()}
-                                                   - {p.name for p in tmp.iterdir()})):
+                                                   - {p.name for p in tmp.iterdir()} - set(stale))):
                 raise WriteError(f"{folder} holds {shown(lost)}, which would be deleted: "
                                  "choose another folder, or move them away")
         except BaseException: shutil.rmtree(tmp, ignore_errors=True); raise
@@ -529,7 +530,8 @@ def save_pretrained(self: RationaleModel,
     "Write config.json, model.safetensors, a model card and the processor's files; weights in the model's own dtype (`model.half()` first to halve them)."
     name = kwargs.setdefault("repo_id", Path(save_directory).name)
     kwargs["model_card_kwargs"] = dict(model_id=name) | (kwargs.get("model_card_kwargs") or {})
-    with replacing(save_directory) as folder: return ModelHubMixin.save_pretrained(self, folder, **kwargs)
+    with replacing(save_directory, stale=("metrics.json", "rationale.png")) as folder:
+        return ModelHubMixin.save_pretrained(self, folder, **kwargs)
 
 # %% ../nbs/02_model.ipynb #3f6cf7af
 def _model_folder(name: str | Path, **download) -> Path:

@@ -4,12 +4,13 @@
 
 # %% auto #0
 __all__ = ['KEPT', 'DROPPED', 'RESET', 'STYLE', 'COLOURS', 'MARKERS', 'TRACED', 'RATES', 'METRICS', 'segments', 'to_terminal',
-           'verdict', 'human_rationale', 'side_by_side', 'rationale_page', 'image_grid', 'panel', 'plot_curves',
-           'runs_by_model', 'plot_seeds', 'plot_traces', 'plot_shares', 'soft_choices', 'plot_temperature',
-           'draw_frame', 'rationale_gif', 'sweep', 'report_data', 'report_page', 'report_examples']
+           'verdict', 'human_rationale', 'side_by_side', 'rationale_page', 'image_grid', 'model_colours', 'panel',
+           'plot_curves', 'runs_by_model', 'plot_seeds', 'plot_traces', 'plot_shares', 'soft_choices',
+           'plot_temperature', 'draw_frame', 'rationale_gif', 'sweep', 'report_data', 'report_page', 'report_examples']
 
 # %% ../nbs/07_show.ipynb #b06a6600
 import base64, hashlib, html, io, json, re
+from collections.abc import Iterable
 from importlib.resources import files
 from itertools import cycle, groupby
 from textwrap import fill
@@ -73,7 +74,8 @@ def human_rationale(
     marks: list, # phrases of the text, or (start, end) spans of characters
     label: str, # the class for which they are evidence
 ) -> Explanation:
-    "A human rationale, drawn like a model's. DataError for a phrase that is not in the text."
+    "A human rationale, drawn like a model's. DataError for a phrase that is empty or not in the text."
+    if "" in marks: raise DataError("a marked phrase is empty: a mark is a piece of the text, or a (start, end) span")
     spans, kept = word_spans(text), [m for m in marks if not isinstance(m, str)]
     for phrase in (m for m in marks if isinstance(m, str)):
         found = [m.span() for m in re.finditer(re.escape(phrase), text)]
@@ -161,6 +163,14 @@ def image_grid(
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 MARKERS = "osD^v*"
 
+def model_colours(names: Iterable[str]) -> dict[str, str]: # name -> colour
+    "A colour for each model of a figure: the first RE, REKD and teacher have the same one in every figure."
+    kinds: dict[str, str] = {}
+    for name in names: kinds.setdefault(name.split(",")[0], name) # "RE, warm start" is an RE
+    out = {kinds[kind]: c for kind, c in zip(("RE", "REKD", "teacher"), COLOURS) if kind in kinds}
+    rest = cycle([c for c in COLOURS if c not in out.values()])
+    return {name: out.get(name) or next(rest) for name in names}
+
 # %% ../nbs/07_show.ipynb #2cde4a8d
 def _runs(history: list) -> list[list[dict]]:
     "What `fit` returned, once or for several seeds, as a list of runs."
@@ -190,8 +200,9 @@ def panel(
     selecting: bool = False, # only models that select
 ):
     "Draw `value(epoch)` of each history into one axis, several seeds as their mean and standard deviation."
-    for (name, history), c, m in zip(histories.items(), cycle(COLOURS), cycle(MARKERS)):
-        runs = _runs(history)
+    colours = model_colours(histories)
+    for (name, history), m in zip(histories.items(), cycle(MARKERS)):
+        runs, c = _runs(history), colours[name]
         if selecting and "sparsity" not in runs[0][0]["train"]: continue
         _band(ax, [r["epoch"] + 1 for r in runs[0]], [[value(r) for r in run] for run in runs], c, name, m)
     ax.set(xlabel="epoch", ylabel=label)
@@ -233,7 +244,7 @@ def runs_by_model(
 # %% ../nbs/07_show.ipynb #9160d813
 def plot_seeds(
     rows: list[dict], # of a study
-    teacher: float | None = None, # its accuracy from its own rationales
+    teacher: float | None = None, # accuracy from its own rationales of who taught from the paper's start
     title: str = "",
 ): # a matplotlib figure
     "Test accuracy of every run under top-k: RE and REKD of one seed tied together, CLS and random masks as a frame."
@@ -252,7 +263,9 @@ def plot_seeds(
         for seed, a in mine.items():
             if (before := score.get(("re", start, seed))) is not None:
                 ax.plot([x - 1, x], [before, a], color="#999", lw=1)
-    if teacher is not None: ax.axhline(teacher, color=COLOURS[2], ls="--", label="the teacher, from its own rationales")
+    if teacher is not None:
+        at = [x for x, (objective, start) in enumerate(columns) if start == "paper" and objective in ("re", "rekd")]
+        ax.hlines(teacher, min(at) - 0.4, max(at) + 0.4, color=COLOURS[2], ls="--", label="the teacher, from its own rationales")
     ax.set_xticks(range(len(columns)), [{"cls": "CLS\nall features", "random": "random\nmasks"}.get(
         o, f"{o.upper()}\n{st} start") for o, st in columns])
     ax.set(ylabel="test accuracy", title=title)
@@ -282,7 +295,7 @@ def _cooling(
 ):
     "Draw the temperatures of the first run of each model on a second axis."
     lines: dict[tuple, str] = {} # steps and temperatures -> colour; models that cool alike share one line
-    for runs, c in zip(traces.values(), cycle(COLOURS)):
+    for runs, c in zip(traces.values(), model_colours(traces).values()):
         if runs[0]: lines.setdefault(tuple((w["step"], w["temperature"]) for w in runs[0]), c)
     second = ax.twinx()
     for line, c in lines.items(): second.plot(*zip(*line), color=c if len(lines) > 1 else "#777", ls=":")
@@ -305,7 +318,7 @@ def plot_traces(
     if not shown: raise DataError("these histories have no traces: they were made by an older version, train again")
     fig = Figure(figsize=(4.6 * len(shown), 3.6), dpi=100, layout="constrained")
     for ax, key in zip(fig.subplots(1, len(shown), squeeze=False)[0], shown):
-        for (name, runs), c in zip(traces.items(), cycle(COLOURS)):
+        for (name, runs), c in zip(traces.items(), model_colours(traces).values()):
             if runs[0] and key in runs[0][0]:
                 _band(ax, [w["step"] for w in runs[0]], [[w[key] for w in run] for run in runs], c, name)
         ax.set(xlabel="step", ylabel=TRACED[key])
@@ -329,7 +342,7 @@ def plot_shares(
                    {name: [r for r in rows if r["model"] == name] for name in dict.fromkeys(r["model"] for r in rows)})
     shares = sorted({r["share"] for r in rows})
     for ax, key in zip(axes, ("accuracy", "agreement")):
-        for (name, line), c in zip(lines.items(), cycle(COLOURS)):
+        for (name, line), c in zip(lines.items(), model_colours(lines).values()):
             if key == "accuracy" or name != rows[0]["model"]:
                 ax.plot([r["share"] for r in line], [r[key] for r in line], marker="o", color=c, label=name)
         if trained_at: ax.axvline(trained_at, color="#777", ls="--", lw=1)
@@ -577,9 +590,11 @@ def report_data(
     about: str = "", # a line on where the examples come from
 ) -> dict: # JSON-ready, for `report_page`
     """Predictions, rationales and metrics of every model at each of `RATES`.
-    SettingError for models of different tasks, DataError without examples."""
+    SettingError for models of different tasks, DataError without examples or for lists of other lengths."""
     from tqdm.auto import tqdm
     if not sources: raise DataError("no examples: a report needs at least one")
+    for what, some in dict(classes=truths, humans=humans or sources).items():
+        if len(some) != len(sources): raise DataError(f"{len(sources)} examples, but {what} of {len(some)}: give one for each")
     labels, read = _same_task(models, sources[0]), _sweep_document if humans else sweep
     sources = next(iter(models.values())).processor.clean(sources)
     work = [(name, m.eval(), x) for name, m in models.items() for x in sources]

@@ -295,7 +295,8 @@ def _describe(config, seed, objective, data, model, processes=1, device="cpu"):
     run = dict(precision=resolve_precision(config.precision), seed=seed, objective=type(objective).__name__,
                examples=len(data.train), data=_data_fingerprint(data), teacher=fingerprint(teacher) if teacher else None,
                processes=processes, device=device, torch=torch.__version__, threads=torch.get_num_threads())
-    network = {k: v for k, v in asdict(model.config).items() if isinstance(v, plain)}
+    short = lambda v: v if isinstance(v, plain) else hashlib.sha256(json.dumps(v).encode()).hexdigest()[:16]
+    network = {k: short(v) for k, v in asdict(model.config).items()}
     return network | asdict(config) | run | numbers
 
 # %% ../nbs/05_train.ipynb #e18c39dd
@@ -309,6 +310,9 @@ def _check(model, data, objective):
         theirs, mine = shown(list(data.labels)), shown(list(model.config.labels))
         raise DataError(f"the data's classes are {theirs}, the model's {mine}: build the model with the data's labels")
     if hasattr(objective, "fits"): objective.fits(model)
+    if getattr(objective, "cache", None) and (data.train.augment or objective.cache_of != data.train.fingerprint()):
+        raise DataError("the objective remembers its teacher's answers to other examples: "
+                        "use REKD(...).remember(batches, of=data.train.fingerprint()), or a new REKD(...)")
 
 # %% ../nbs/05_train.ipynb #16f4d8ac
 class Run:
