@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['Mask', 'Objective', 'Start', 'COMMANDS', 'parse_changes', 'colour', 'table', 'ready', 'save', 'Demo', 'warm_note',
-           'show_reviews', 'run_demo', 'Train', 'run_train', 'Study', 'hours', 'variant_column', 'show_plan',
-           'run_study', 'Table', 'run_table', 'Evaluate', 'readable_dataset', 'run_evaluate', 'Explain', 'read_input',
-           'run_explain', 'Report', 'short_names', 'run_report', 'Presets', 'run_presets', 'Starter', 'run_starter',
-           'main']
+           'show_reviews', 'run_demo', 'Train', 'chosen_preset', 'run_train', 'Study', 'hours', 'variant_column',
+           'show_plan', 'run_study', 'Table', 'run_table', 'Evaluate', 'readable_dataset', 'its_data', 'run_evaluate',
+           'Explain', 'read_input', 'run_explain', 'Report', 'short_names', 'run_report', 'Presets', 'run_presets',
+           'Starter', 'run_starter', 'main']
 
 # %% ../nbs/10_cli.ipynb #53028aca
 import json
@@ -136,15 +136,24 @@ class Train:
     teacher: str | None = None # folder, hub id or preset of the teacher; the preset's by default
     out: Path | None = None # the run's folder; runs/PRESET/OBJECTIVE-START-SEED by default
     resume: bool = False # go on from the last checkpoint in the folder
-    set: list[str] = field(default_factory=list) # other settings as KEY=VALUE, e.g. dataset=my_folder epochs=3 lr=1e-4
+    set: list[str] = field(default_factory=list) # other settings as KEY=VALUE, e.g. dataset=my_folder epochs=3 lr=1e-4; all rows of another data set are used
 
 # %% ../nbs/10_cli.ipynb #613db679
+def chosen_preset(command) -> tuple: # the preset with its changes; the changes that were asked for
+    "A command's preset and `--set`. Another data set is used as a whole unless the changes say otherwise."
+    from rekd.experiment import get_preset
+    changes, preset = parse_changes(command.set), get_preset(command.preset)
+    other = changes.get("dataset", preset.dataset) != preset.dataset
+    return get_preset(command.preset, **(dict(starter=False, n_train=None, n_test=None) if other else {}) | changes), changes
+
+# %% ../nbs/10_cli.ipynb #d314a654
 def run_train(command: Train):
     "Train one model and print what it reaches on the test part."
-    from rekd.experiment import check_effect, get_preset, run, run_folder
+    from rekd.experiment import check_effect, run, run_folder
     from rekd.train import is_main
-    changes = parse_changes(command.set)
-    preset = get_preset(command.preset, **changes)
+    if command.teacher and command.objective != "rekd":
+        raise SettingError(f"--teacher has no effect on {command.objective}: leave it out, or take --objective rekd")
+    preset, changes = chosen_preset(command)
     check_effect(changes, preset, command.objective, command.start)
     out = command.out or run_folder(command.preset, command.objective, command.start, command.seed)
     row = run(command.preset, command.objective, command.seed, command.start, preset, command.teacher, out,
@@ -190,9 +199,9 @@ def show_plan(preset: str, runs: list[dict]):
 # %% ../nbs/10_cli.ipynb #d1ff7e6c
 def run_study(command: Study):
     "Run what is missing of a study and print all its rows."
-    from rekd.experiment import get_preset, planned, results_file, study
+    from rekd.experiment import planned, results_file, study
     from rekd.train import is_main
-    preset = get_preset(command.preset, **parse_changes(command.set))
+    preset, _ = chosen_preset(command)
     if command.dry_run:
         return show_plan(command.preset,
                          planned(command.preset, command.objectives, command.seeds, command.starts, preset))
@@ -231,11 +240,10 @@ def run_table(command: Table):
 class Evaluate:
     "Accuracy and selection rate of a trained model under the named evaluation masks."
     model: tyro.conf.Positional[str] # a folder, a shipped model, a preset, a run, or a hub id
-    dataset: str | None = None # a data set, or a folder with train.parquet and test.parquet; else imdb's or cifar10's starter set
+    dataset: str | None = None # a data set, or a folder with train.parquet and test.parquet; else the run's own, or imdb's or cifar10's starter set
     starter: bool = False # the repo's starter set
-    n_test: int | None = None # only so many rows
-    masks: list[Literal["topk", "deterministic", "sampled", "random", "none"]] = field(
-        default_factory=lambda: ["topk", "deterministic", "sampled"])
+    n_test: int | None = None # only so many rows; those of the run by default
+    masks: list[Literal["topk", "deterministic", "sampled", "random", "none"]] | None = None # those that fit the model by default
     json: Path | None = None # also write the rows to this file
 
 # %% ../nbs/10_cli.ipynb #13e633e7
@@ -244,6 +252,15 @@ def readable_dataset(model) -> str:
     return "imdb" if model.generator.backbone.modality == "text" else "cifar10"
 
 # %% ../nbs/10_cli.ipynb #6799ec2b
+def its_data(command, model, folder: str) -> tuple[str, bool, int | None]: # data set, of the starter set or not, rows of test
+    "The data for a command that may name none."
+    if command.dataset: return command.dataset, command.starter, None
+    row = Path(folder).parent / "row.json"
+    if command.starter or not row.is_file(): return readable_dataset(model), True, None
+    config = json.loads(row.read_text(encoding="utf-8"))["config"]
+    return config["dataset"], config["starter"], config["n_test"]
+
+# %% ../nbs/10_cli.ipynb #11f500d8
 def run_evaluate(command: Evaluate):
     "Measure a trained model under each mask."
     from rekd.data import class_numbers, load_data
@@ -251,12 +268,15 @@ def run_evaluate(command: Evaluate):
     from rekd.model import RationaleModel
     from rekd.train import evaluate
     ready(command.json)
-    model = RationaleModel.from_pretrained(find_model(command.model))
-    dataset, starter = command.dataset or readable_dataset(model), command.starter or not command.dataset
-    data = load_data(dataset, model.processor, starter, n_test=command.n_test)
-    number = class_numbers(data.labels, model.config.labels)
+    model = RationaleModel.from_pretrained(folder := find_model(command.model))
+    dataset, starter, n_test = its_data(command, model, folder)
+    data = load_data(dataset, model.processor, starter, n_test=command.n_test or n_test)
+    number, labels = class_numbers(data.labels, model.config.labels), model.config.labels
+    if any(name != labels[k] for name, k in zip(data.labels, number)):
+        print("The data number their classes; taken as " + ", ".join(f"{n} {labels[k]}" for n, k in zip(data.labels, number)) + ".")
     data.test.labels = [number[y] for y in data.test.labels]
-    rows = [dict(mask=m, **evaluate(model, data.test, m)) for m in command.masks]
+    masks = command.masks or (["topk", "deterministic", "sampled"] if model.config.selects else ["none", "random"])
+    rows = [dict(mask=m, **evaluate(model, data.test, m)) for m in masks]
     print(table(rows, {"mask": "", "accuracy": ".4f", "selection_rate": ".4f", "ce": ".4f"}))
     print(f"{len(data.test):,} test rows of {Path(dataset).name}{', starter set' * starter}.")
     if command.json: save(command.json, json.dumps(rows, indent=1) + "\n")
@@ -312,6 +332,8 @@ def run_explain(command: Explain):
     from rekd.model import RationaleModel
     from rekd.show import rationale_page, to_terminal, verdict
     source = read_input(command)
+    if command.sparsity is not None and command.mask != "topk":
+        raise SettingError(f"--sparsity has no effect on the {command.mask} mask: leave it out, or take --mask topk")
     ready(command.html)
     model, kind = (RationaleModel.from_pretrained(find_model(command.model)),
                    "text" if isinstance(source, str) else "image")
@@ -333,7 +355,7 @@ def run_explain(command: Explain):
 class Report:
     "Write one HTML file in which to compare models: rationales at any sparsity, predictions, people's marks, metrics."
     models: tyro.conf.Positional[list[str]] # each a folder, a shipped model, a preset, a run, or a hub id
-    dataset: str | None = None # a data set, or a folder with train.parquet and test.parquet; else imdb's or cifar10's starter set
+    dataset: str | None = None # a data set, or a folder with train.parquet and test.parquet; else the first run's own, or imdb's or cifar10's starter set
     out: Path = Path("report.html")
     starter: bool = False # the repo's starter set
     examples: int = 50 # at even intervals over the test part
@@ -352,13 +374,13 @@ def run_report(command: Report):
     from rekd.experiment import find_model
     from rekd.model import RationaleModel
     from rekd.show import report_data, report_examples, report_page
+    if not command.models: raise SettingError("a report needs a model: name one or several")
     if command.examples < 1: raise SettingError(f"--examples must be at least 1, got {command.examples}")
     ready(command.out)
     names = list(dict.fromkeys(command.models)) # one given twice is shown once
     models = {s: RationaleModel.from_pretrained(find_model(name)) for name, s in zip(names, short_names(names))}
     first = next(iter(models.values()))
-    dataset = command.dataset or readable_dataset(first)
-    starter = command.starter or not command.dataset
+    dataset, starter, _ = its_data(command, first, find_model(names[0]))
     sources, truths, humans = report_examples(dataset, first.config.labels, starter, command.examples)
     title = Path(dataset).name + (", starter set" if starter else "")
     data = report_data(models, sources, truths, humans, f"{len(sources)} test examples of {title}.")

@@ -35,28 +35,31 @@ def _bars_on_terminals():
 
 # %% ../nbs/04_data.ipynb #691aa7f7
 def _read_part(file: Path):
-    "One Parquet file as a `datasets.Dataset`. DataError if it is damaged or has no rows."
+    "One Parquet or CSV file as a `datasets.Dataset`. DataError if it is damaged or has no rows."
     import datasets, pyarrow.parquet as pq
+    csv = file.suffix == ".csv"
     try:
-        rows = pq.read_metadata(file).num_rows
-        if rows:
-            with _bars_on_terminals(): return datasets.Dataset.from_parquet(str(file))
-    except Exception as e: raise DataError(f"{file} cannot be read as Parquet: {e.__cause__ or e}") from e
+        if csv or pq.read_metadata(file).num_rows:
+            with _bars_on_terminals():
+                rows = (datasets.Dataset.from_csv if csv else datasets.Dataset.from_parquet)(str(file))
+            if len(rows): return rows
+    except Exception as e: raise DataError(f"{file} cannot be read as {'CSV' if csv else 'Parquet'}: {e.__cause__ or e}") from e
     raise DataError(f"{file} has no rows")
 
 # %% ../nbs/04_data.ipynb #c16d3268
 PARTS = ("train", "val", "test")
 
 def read_folder(
-    folder: str | Path, # holds train.parquet, test.parquet and, if you like, val.parquet
+    folder: str | Path, # holds train.parquet, test.parquet and, if you like, val.parquet, or such CSV files
 ): # a `datasets.DatasetDict`
-    "The Parquet files of a folder. MissingError if train or test is missing, DataError for a damaged or empty file."
+    "The Parquet or CSV files of a folder. MissingError if train or test is missing, DataError for a damaged or empty file."
     import datasets
-    files = {part: Path(folder) / f"{part}.parquet" for part in PARTS}
+    table = lambda part, kind: Path(folder) / f"{part}.{kind}"
+    files = {part: table(part, "parquet" if table(part, "parquet").is_file() else "csv") for part in PARTS}
     for part in ("train", "test"):
         if not files[part].is_file():
-            raise MissingError(f"{files[part]} is missing: "
-                               "a folder holds train.parquet, test.parquet and perhaps val.parquet")
+            raise MissingError(f"{table(part, 'parquet')} is missing: "
+                               "a folder holds train.parquet, test.parquet and perhaps val.parquet (or .csv)")
     # each on its own: `datasets` would cast all parts to the columns of the first
     return datasets.DatasetDict({part: _read_part(f) for part, f in files.items() if f.is_file()})
 
@@ -282,7 +285,9 @@ class Examples(torch.utils.data.Dataset):
         self.labels, self.text = list(rows["label"]), isinstance(processor, TextProcessor)
         name = lambda text: "texts" if text else "images"
         holds, reads = name("string" in rows.features["input"].dtype), name(self.text)
-        if holds != reads: raise DataError(f"the rows hold {holds}, the model reads {reads}: name other data, or another model")
+        if holds != reads:
+            raise DataError(f"the rows hold {holds}, the model reads {reads}: name other data, or another model "
+                            f"(of the presets, {'cpu-cifar10 reads images' if holds == 'images' else 'demo reads texts'})")
         if self.text: self._tokenize()
         else: self.lengths = [1] * len(rows)
     def __len__(self): return len(self.labels)

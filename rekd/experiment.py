@@ -35,7 +35,7 @@ from .errors import DataError, MissingError, SettingError, check_name, check_num
 from .loss import CLS, RE, REKD, RandomMask
 from .model import RationaleModel, build_model
 from .show import draw_frame, verdict
-from .train import (MASKS, TrainConfig, bf16_units, evaluate, fingerprint, fit, is_main, make_accelerator,
+from .train import (MASKS, TrainConfig, bf16_units, data_fingerprint, evaluate, fingerprint, fit, is_main, make_accelerator,
                         resolve_precision, warm_start, write_text)
 from safetensors.torch import load_file, save_file
 
@@ -312,7 +312,8 @@ def find_model(
     if "/" in name: return name
     known = {f.parent.name for f in Path(paths["artifacts"]).glob("models/*/config.json")} | set(PRESETS)
     raise MissingError(f"no model {name!r}{closest(name, known)}: it is no folder, no preset, "
-                       f"and not in {Path(paths['artifacts']) / 'models'}; a hub id has the form OWNER/NAME")
+                       f"and not in {Path(paths['artifacts']) / 'models'} (REKD_ARTIFACTS names another place); "
+                       "a hub id has the form OWNER/NAME")
 
 # %% ../nbs/09_experiment.ipynb #ee79571d
 def build(preset: Preset, labels: list[str], seed: int) -> RationaleModel:
@@ -338,7 +339,8 @@ def load_teacher(
     teacher = teacher or preset.teacher
     if teacher is None:
         raise SettingError("REKD needs a teacher: name a trained RE model, or choose a preset that has one")
-    return teacher if isinstance(teacher, RationaleModel) else RationaleModel.from_pretrained(find_model(teacher))
+    model = teacher if isinstance(teacher, RationaleModel) else RationaleModel.from_pretrained(find_model(teacher))
+    return REKD(model).teacher # which looks whether it can be one
 
 # %% ../nbs/09_experiment.ipynb #2d9626e8
 def remember(
@@ -409,15 +411,19 @@ def claimed(
     with FileLock(f"{folder}.lock", timeout=-1 if wait else 0): yield
 
 # %% ../nbs/09_experiment.ipynb #1818e289
-def warm_from_cls(model: RationaleModel, name: str, preset: Preset, seed: int, out: Path, quiet: bool | None = None):
-    "Put the student's own CLS model, trained now if it is not there, into generator and predictor. SettingError if the one that is there is another's."
+def warm_from_cls(model: RationaleModel, data: Data, name: str, preset: Preset, seed: int, out: Path, quiet: bool | None = None):
+    """Put the student's own CLS model, trained now if it is not there, into generator and predictor.
+    SettingError if the one that is there has other settings, or learned from other data."""
     folder = out.parent / f"cls-paper-{seed}"
     with claimed(folder, wait=True):
         if not (folder / "row.json").is_file():
             run(name, "cls", seed, preset=preset, out=folder, resume=True, quiet=quiet)
     data_and_network = ("dataset", "starter", "n_train", "val_share", "backbone", "num_layers", "pretrained", "pool",
                         "max_length", "image_size", "dropout", "norm", "freeze_embeddings", "cls_epochs")
-    check_same(read_study(folder / "row.json")[0]["config"], preset, folder, data_and_network)
+    row, = read_study(folder / "row.json")
+    check_same(row["config"], preset, folder, data_and_network)
+    if row.get("data") not in (None, data_fingerprint(data)): # rows of older versions do not tell
+        raise SettingError(f"{folder} learned from other rows than {preset.dataset} has now: move it away, or use another folder")
     model.load_state_dict(RationaleModel.from_pretrained(folder / "model").state_dict())
     warm_start(model)
 
@@ -524,7 +530,7 @@ def run(
     out = Path(out or run_folder(name, objective, start, seed))
     model, data = prepare(preset, seed)
     loop = loop_of(preset, objective, start)
-    if start == "warm": warm_from_cls(model, name, preset, seed, out, quiet)
+    if start == "warm": warm_from_cls(model, data, name, preset, seed, out, quiet)
     history = fit(model, data, make_objective(preset, objective, data, guide, model, out.parent / "teacher-logits"),
                   loop, seed, out, resume, quiet)
     row = dict(
@@ -532,7 +538,7 @@ def run(
         seconds=sum(len(data.train) / e["examples_per_second"] for e in history), part=part,
         masks=measure(model, data, objective, part, preset),
         teacher=preset.teacher if objective == "rekd" else None,
-        n_train=len(data.train), n_val=len(data.val), n_test=len(data.test),
+        n_train=len(data.train), n_val=len(data.val), n_test=len(data.test), data=data_fingerprint(data),
         config=dataclasses.asdict(replace(preset, train=loop)), epochs=history, **run_record())
     if is_main():
         model.save_pretrained(out / "model")

@@ -193,7 +193,8 @@ def loss(self: RE,
 # %% ../nbs/03_loss.ipynb #f42327bd
 @dataclass
 class REKD:
-    "RE with a frozen teacher's rationales and predictions (REKD, section 3). SettingError for a setting that makes no sense."
+    """RE with a frozen teacher's rationales and predictions (REKD, section 3).
+    SettingError for a setting that makes no sense, ModelError for a teacher that never learned to select."""
     teacher: RationaleModel = field(repr=False) # a trained RE model that reads the same features; in eval mode, and not trained
     select_lambda: float = 1e-4 # weight of the sparsity loss
     alpha: float | None = 0.3 # weight of the RE loss; None: annealed with the temperature
@@ -212,6 +213,8 @@ class REKD:
             check_name(name, getattr(self, name), known)
         for name in ("select_lambda", "kd_r_lambda"): check_number(name, getattr(self, name), "[0, inf)")
         if self.alpha is not None: check_number("alpha", self.alpha, "[0, 1]")
+        if not self.teacher.config.selects:
+            raise ModelError("the teacher was trained as CLS or on random masks: a teacher is an RE or REKD model")
         self.teacher.eval()
 
 # %% ../nbs/03_loss.ipynb #971e6d4c
@@ -238,7 +241,8 @@ def read_alike(
 @patch
 def fits(self: REKD, model: RationaleModel):
     "ModelError unless teacher and student read the same features and name the same classes, and the teacher can read as far as its student."
-    read_alike({"the teacher": self.teacher, "the student": model})
+    try: read_alike({"the teacher": self.teacher, "the student": model})
+    except ModelError as e: raise ModelError(f"{e}. A teacher learns from the student's data first, with RE") from None
     places, longest = _places(self.teacher.generator.backbone), getattr(model.processor, "max_length", 0)
     if places and longest > places:
         raise ModelError(f"the student reads up to {longest} word pieces, the teacher has {places} positions: "

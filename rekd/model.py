@@ -107,12 +107,13 @@ class ModelConfig:
     select_special: bool = False # may [CLS] and [SEP] be dropped? The paper: True; else they are always kept and never counted
     freeze_embeddings: str = "generator" # whose word table stays fixed: "generator" (the paper) or "both" (stored once)
     norm: bool = False # a layer norm before each head? The paper: no
+    selects: bool = True # False once trained without its generator, as CLS or on random masks; `fit` writes it down
     def __post_init__(self):
         check_name("pool", self.pool, ("cls", "mean"))
         check_number("dropout", self.dropout, "[0, 1)")
         check_number("sparsity", self.sparsity, "(0, 1)")
         check_name("freeze_embeddings", self.freeze_embeddings, ("generator", "both"))
-        for name in ("select_special", "norm"):
+        for name in ("select_special", "norm", "selects"):
             if not isinstance(getattr(self, name), bool):
                 raise SettingError(f"{name} must be True or False, got {shown(getattr(self, name))}")
         check_labels(self.labels)
@@ -368,7 +369,10 @@ def explain(self: RationaleModel,
     sparsity: float | None = None, # share kept by "topk"; the config's if None
     batch_size: int = 32, # inputs at a time
 ): # an `Explanation`, or a list of them
-    "Predict from a rationale, and return both. SettingError for a wrong setting, DataError for an input that cannot be read."
+    """Predict from a rationale, and return both.
+    SettingError for a wrong setting, DataError for an input that cannot be read, ModelError for a model that never learned to select."""
+    if not self.config.selects:
+        raise ModelError("this model was trained as CLS or on random masks, and its generator not at all: it has no rationale to show")
     check_name("mask", mask, _MASKS)
     if sparsity is not None: check_number("sparsity", sparsity, "(0, 1]")
     check_number("batch_size", batch_size, "[1, inf)", whole=True)
@@ -474,7 +478,7 @@ def _metadata(task: str, name: str, metrics: dict | None) -> str:
 # %% ../nbs/02_model.ipynb #bc6aca40
 _CARD = """# A select-predict model
 
-This classifier first selects a rationale, about {sparsity} of the {features} of its input, and then predicts from the rationale alone.
+This classifier {how}
 {picture}
 | | |
 | --- | --- |
@@ -510,7 +514,12 @@ def generate_model_card(self: RationaleModel,
     "The model card that `save_pretrained` writes as README.md."
     text, c = isinstance(self.processor, TextProcessor), self.config
     task, features = ("text-classification", "words") if text else ("image-classification", "patches")
+    how = (f"first selects a rationale, about {100 * c.sparsity:.3g}% of the {features} of its input, and then predicts "
+           "from the rationale alone." if c.selects else
+           f"was trained on whole inputs or on random {features} (CLS, random masks). "
+           "Its generator was not trained, so it has no rationale to show, and `explain` refuses.")
     body = _CARD.format(
+        how=how,
         task=task, features=features, sparsity=f"{100 * c.sparsity:.3g}%", n=len(c.labels),
         labels=", ".join(map(_plain, c.labels[:20])) + (", ..." if len(c.labels) > 20 else ""),
         backbone=_plain(c.backbone.get("architecture", c.backbone.get("model_type", "custom"))),

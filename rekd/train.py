@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['MASKS', 'FORMAT', 'FILES', 'TrainConfig', 'learning_rate', 'sparsity_target', 'bf16_units', 'resolve_precision',
            'make_accelerator', 'is_main', 'to_device', 'evaluate', 'Progress', 'write_text', 'checksums',
-           'save_checkpoint', 'read_progress', 'load_checkpoint', 'Step', 'fingerprint', 'Run', 'shares',
-           'TrainingDiverged', 'window_means', 'fit', 'warm_start']
+           'save_checkpoint', 'read_progress', 'load_checkpoint', 'Step', 'fingerprint', 'data_fingerprint', 'Run',
+           'shares', 'TrainingDiverged', 'window_means', 'fit', 'warm_start']
 
 # %% ../nbs/05_train.ipynb #82ffb7be
 import hashlib, json, math, os, shutil, time, warnings
@@ -282,7 +282,7 @@ def fingerprint(model: torch.nn.Module) -> str: # 16 hexadecimal digits
     return h.hexdigest()[:16]
 
 # %% ../nbs/05_train.ipynb #c86a7601
-def _data_fingerprint(data):
+def data_fingerprint(data):
     "A short name for what a model learns from and is chosen by: inputs and labels of both parts."
     seen = [(part.fingerprint(), part.labels) for part in (data.train, data.val)]
     return hashlib.sha256(repr(seen).encode()).hexdigest()[:16]
@@ -293,7 +293,7 @@ def _describe(config, seed, objective, data, model, processes=1, device="cpu"):
     plain, teacher = (str, int, float, bool, type(None)), getattr(objective, "teacher", None)
     numbers = {k: v for k, v in getattr(objective, "__dict__", {}).items() if isinstance(v, plain)}
     run = dict(precision=resolve_precision(config.precision), seed=seed, objective=type(objective).__name__,
-               examples=len(data.train), data=_data_fingerprint(data), teacher=fingerprint(teacher) if teacher else None,
+               examples=len(data.train), data=data_fingerprint(data), teacher=fingerprint(teacher) if teacher else None,
                processes=processes, device=device, torch=torch.__version__, threads=torch.get_num_threads())
     short = lambda v: v if isinstance(v, plain) else hashlib.sha256(json.dumps(v).encode()).hexdigest()[:16]
     network = {k: short(v) for k, v in asdict(model.config).items()}
@@ -319,6 +319,7 @@ class Run:
     "A model in training: its data, objective, settings and progress."
     def __init__(self, model, data, objective, config, seed, out):
         _check(model, data, objective)
+        model.config.selects = objective.selects # so that a saved CLS model is not taken for one that explains
         self.model, self.data, self.objective, self.config, self.seed = model, data, objective, config, seed
         self.out, self.best_weights = Path(out) if out is not None else None, None
         self.accelerator = make_accelerator(config.precision)
@@ -598,7 +599,8 @@ def start(self: Run, resume: bool):
     if self.out is None: return
     checkpoints = list(self.out.glob("checkpoint-*"))
     if checkpoints and not resume:
-        raise WriteError(f"{self.out} holds the checkpoints of an earlier run: resume it, or choose another folder")
+        raise WriteError(f"{self.out} holds the checkpoints of an earlier run: resume it (`--resume`), "
+                         "or choose another folder (`--out`)")
     if checkpoints: self.load_newest(checkpoints)
     if self.rank: return
     (self.out / "diverged.json").unlink(missing_ok=True)

@@ -44,6 +44,35 @@ def test_wrong_input_ends_in_one_line(args, said, capsys):
     assert said in str(e.value) and "\n" not in str(e.value)
 
 
+@pytest.mark.parametrize("args, said", [
+    (["train", "demo", "--objective", "re", "--teacher", "imdb-teacher"], "no effect on re"),
+    (["explain", "imdb-teacher", "--text", "good", "--mask", "deterministic", "--sparsity", "0.5"], "no effect on the deterministic"),
+    (["report"], "needs a model"),
+])
+def test_options_without_effect_are_refused(args, said, capsys):
+    with pytest.raises(SystemExit) as e: main(args)
+    assert said in str(e.value)
+
+
+def test_own_data_are_used_whole_and_remembered(home, tmp_path, capsys): # noqa: F811
+    "Another data set is not cut to the preset's rows, and a run's own data are what `evaluate` and `report` take."
+    (tmp_path / "mine").mkdir()
+    for part, n in (("train", 60), ("test", 14)): (tmp_path / "mine" / f"{part}.csv").write_text("text,label\n" + "".join(f"the film was {'good' if i % 2 else 'bad'},{'up' if i % 2 else 'down'}\n" for i in range(n)))
+    own = ["--set", f"dataset={tmp_path / 'mine'}", "epochs=1", "cls_epochs=1", "precision=no"]
+    for objective in ("cls", "re"): main(["train", "demo", "--objective", objective, *own])
+    row = json.loads((home / "runs/demo/re-paper-2025/row.json").read_text())
+    assert (row["n_train"] + row["n_val"], row["n_test"], row["config"]["starter"]) == (60, 14, False)
+    capsys.readouterr()
+    main(["evaluate", "demo/re-paper-2025"])
+    assert "14 test rows of mine." in capsys.readouterr().out
+    main(["report", "demo/re-paper-2025", "--examples", "3", "--out", str(tmp_path / "r.html")])
+    assert "3 test examples of mine" in (tmp_path / "r.html").read_text()
+    main(["evaluate", "demo/cls-paper-2025", "--json", str(tmp_path / "e.json")])
+    assert [r["mask"] for r in json.loads((tmp_path / "e.json").read_text())] == ["none", "random"]
+    with pytest.raises(SystemExit, match="no rationale"): main(["explain", "demo/cls-paper-2025", "--text", "a film"])
+    with pytest.raises(SystemExit, match="a teacher is an RE"): main(["train", "demo", "--teacher", "demo/cls-paper-2025", *own])
+
+
 def test_changes_and_table():
     assert parse_changes(["a=1", "b=none", "c=x=y", "d=False"]) == dict(a=1, b=None, c="x=y", d=False)
     assert table([dict(a="x", b=1.0), dict(a="long", b=None)], {"a": "", "b": ".1f"}).splitlines() == ["a       b", "x     1.0", "long    -"]

@@ -166,6 +166,27 @@ def test_a_split_is_stratified_and_does_not_overlap(counts, seed):
     assert list(stratified_split(ds, seed + 1, test_size=0.2)["test"]["input"]) != list(parts["test"]["input"])
 
 
+def test_a_part_of_the_rows_may_leave_any_rows_out(tmp_path):
+    "Only what is kept has to have each class: all rows but one, a class with one row in test."
+    def write(name, train, test):
+        (tmp_path / name).mkdir()
+        for part, ds in dict(train=train, test=test).items(): ds.rename_column("input", "text").cast_column("label", datasets.Value("string")).to_parquet(tmp_path / name / f"{part}.parquet")
+        return str(tmp_path / name)
+    folder = write("a", rows([20, 20]), rows([25, 1]))
+    data = load_data(folder, text_processor(), n_train=39, n_test=20)
+    assert len(data.train) + len(data.val) == 39 and len(data.test) == 20
+    rare = write("b", rows([60, 1]), rows([5, 5]))
+    with pytest.raises(DataError, match="leaves no row of '1'"): load_data(rare, text_processor(), n_train=2, split_seed=0)
+
+
+def test_csv_files_are_read_like_parquet(tmp_path):
+    for part in ("train", "test"): (tmp_path / f"{part}.csv").write_text("text,label\n" + "".join(f'"good, {i}",{"ab"[i % 2]}\n' for i in range(10)))
+    found, names = load_rows(str(tmp_path))
+    assert names == ["a", "b"] and found["train"]["input"][3] == "good, 3" and list(found["test"]["label"]) == [0, 1] * 5
+    (tmp_path / "test.csv").write_text("text,label\n")
+    with pytest.raises(DataError, match="test.csv"): load_rows(str(tmp_path))
+
+
 def test_a_class_of_one_row_cannot_be_split():
     with pytest.raises(ValueError, match="'rare' has one row"): stratified_split(rows([9, 1], ["common", "rare"]), 0, test_size=0.2)
 

@@ -365,3 +365,15 @@ def test_spans_of_a_text_with_half_a_character(text_model):
 def test_roberta_reads_as_long_as_its_positions_reach():
     model = tiny.make_model(backbone=dict(model_type="roberta", max_position_embeddings=42, pad_token_id=1)) # 40 of them can be used
     assert len(model.explain("good " * 60).mask) == 38 # and [CLS] and [SEP]
+
+
+def test_a_model_replaces_its_older_self(tmp_path):
+    "Without the metrics and the picture that it no longer has; but nothing that is not its own is deleted."
+    model = make_model("bert")
+    model.metrics, model.picture = dict(dataset="toy", examples=1, masks={}), b"png"
+    model.save_pretrained(tmp_path / "model")
+    model.metrics = model.picture = None
+    model.save_pretrained(tmp_path / "model")
+    assert not {"metrics.json", "rationale.png"} & {p.name for p in (tmp_path / "model").iterdir()}
+    (tmp_path / "model" / "notes.txt").write_text("mine")
+    with pytest.raises(OSError, match="notes.txt"): model.save_pretrained(tmp_path / "model")

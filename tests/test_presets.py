@@ -127,6 +127,26 @@ def test_warm_start_trains_cls_once(home):
     with pytest.raises(ValueError, match="cls-paper-1 was made with dropout=0.1, this run has 0.3"): run("demo", "re", seed=1, start="warm", preset=replace(preset, dropout=0.3), resume=True)
 
 
+def test_a_warm_start_is_not_taken_from_other_rows(home, tmp_path):
+    import datasets
+    def write(word):
+        (tmp_path / "mine").mkdir(exist_ok=True)
+        for part in ("train", "test"): datasets.Dataset.from_list([dict(text=f"the film was {word}", label=i % 2) for i in range(20)]).to_parquet(tmp_path / "mine" / f"{part}.parquet")
+    preset = replace(small("demo"), dataset=str(tmp_path / "mine"), starter=False)
+    write("good")
+    run("demo", "re", seed=1, start="warm", preset=preset, quiet=True, out=home / "runs" / "mine" / "a")
+    write("bad")
+    with pytest.raises(ValueError, match="cls-paper-1 learned from other rows"): run("demo", "re", seed=1, start="warm", preset=preset, quiet=True, out=home / "runs" / "mine" / "b")
+
+
+def test_a_study_looks_for_the_teachers_of_its_variants_first(home, monkeypatch):
+    import rekd.experiment as experiment
+    monkeypatch.setenv("REKD_ARTIFACTS", str(home / "artifacts"))
+    monkeypatch.setattr(experiment, "run", lambda *a, **k: pytest.fail("trained before the teachers were looked for"))
+    monkeypatch.setattr(experiment, "load_teacher", lambda preset, t=None: (_ for _ in ()).throw(MissingError(t)) if "weak" in t else None)
+    with pytest.raises(MissingError, match="cpu-imdb-weak-teacher"): study("cpu-imdb-ablations", seeds=[1])
+
+
 def test_re_and_rekd_start_alike(home):
     from rekd.experiment import prepare
     a, b = (prepare(small("demo"), seed=7)[0].state_dict() for _ in range(2))

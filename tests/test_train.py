@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from rekd.data import paper_augment
 from rekd.errors import DataError, ModelError, SettingError, WriteError
 from rekd.loss import CLS, RE, REKD, RandomMask
+from rekd.model import RationaleModel
 from rekd.train import TrainConfig, TrainingDiverged, evaluate, fit, warm_start
 from tiny import make_model
 
@@ -144,6 +145,33 @@ def test_a_run_is_not_resumed_with_another_network_or_other_data(change, tmp_pat
     for others in (tiny.text_data(seed=77), replace(text_data, train=tiny.text_examples(list(text_data.train.rows["input"]), [1 - y for y in text_data.train.labels]))):
         with pytest.raises(SettingError, match="data="): train(RE(0.01), tmp_path / "run", others, resume=True)
     assert equal(files(tmp_path / "run"), before)
+
+
+def test_a_run_is_not_resumed_into_a_network_of_the_same_shapes(tmp_path, text_data):
+    "Other heads and another activation have the same weights' shapes."
+    with pytest.raises(Interrupted): train(at_step(RE(0.01), 3, interrupt), tmp_path / "run", text_data)
+    other = make_model("bert", 5, backbone=dict(num_attention_heads=4, hidden_act="relu"))
+    with pytest.raises(SettingError, match="backbone"): train(RE(0.01), tmp_path / "run", text_data, other, resume=True)
+
+
+def test_a_teachers_answers_to_other_data_are_refused(text_model, text_data):
+    other, batch = tiny.text_data(seed=77), text_data.train.collate([text_data.train[i] for i in range(24)])
+    objective = REKD(make_model("bert", 1)).remember([batch], of=text_data.train.fingerprint())
+    with pytest.raises(DataError, match="other examples"): fit(text_model, other, objective, CONFIG)
+    with pytest.raises(DataError, match="other examples"): fit(text_model, text_data, REKD(make_model("bert", 1)).remember([batch]), CONFIG)
+    fit(make_model("bert", 5), text_data, objective, replace(CONFIG, epochs=1), quiet=True)
+
+
+def test_a_model_that_never_selected_neither_explains_nor_teaches(tmp_path, text_data):
+    for objective in (CLS(), RandomMask()):
+        model, _ = train(objective, None, text_data, config=replace(CONFIG, epochs=1))
+        model.save_pretrained(tmp_path / "model")
+        model = RationaleModel.from_pretrained(tmp_path / "model")
+        with pytest.raises(ModelError, match="no rationale"): model.explain("good film")
+        with pytest.raises(ModelError, match="a teacher is an RE"): REKD(model)
+        assert "was not trained" in (tmp_path / "model" / "README.md").read_text()
+    train(RE(0.01), None, text_data, warm_start(model), replace(CONFIG, epochs=1))
+    assert REKD(model).teacher.explain("good film").features == ["good", "film"]
 
 
 def test_two_do_not_train_into_one_folder(tmp_path, text_data):
@@ -374,6 +402,12 @@ def test_a_teacher_of_another_kind_is_refused(change, what):
     student, teacher = make_model("vit"), make_model("vit", 1)
     for key, value in change.items(): setattr(teacher.config if key == "labels" else teacher.processor, key, value)
     with pytest.raises(ModelError, match=f"same {what}"): REKD(teacher).fits(student)
+
+
+def test_a_teacher_that_reads_less_far_is_refused():
+    student = make_model("bigru")
+    student.processor.max_length = 80
+    with pytest.raises(ModelError, match="up to 80 word pieces, the teacher has 64"): REKD(make_model("bert", 1)).fits(student)
 
 
 def test_a_teacher_with_other_words_is_refused():
