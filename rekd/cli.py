@@ -146,7 +146,7 @@ def chosen_preset(command) -> tuple: # the preset with its changes; the changes 
     other = changes.get("dataset", preset.dataset) != preset.dataset
     return get_preset(command.preset, **(dict(starter=False, n_train=None, n_test=None) if other else {}) | changes), changes
 
-# %% ../nbs/10_cli.ipynb #d314a654
+# %% ../nbs/10_cli.ipynb #07f10d34
 def run_train(command: Train):
     "Train one model and print what it reaches on the test part."
     from rekd.experiment import check_effect, run, run_folder
@@ -260,7 +260,7 @@ def its_data(command, model, folder: str) -> tuple[str, bool, int | None]: # dat
     config = json.loads(row.read_text(encoding="utf-8"))["config"]
     return config["dataset"], config["starter"], config["n_test"]
 
-# %% ../nbs/10_cli.ipynb #11f500d8
+# %% ../nbs/10_cli.ipynb #17d3c526
 def run_evaluate(command: Evaluate):
     "Measure a trained model under each mask."
     from rekd.data import class_numbers, load_data
