@@ -265,7 +265,8 @@ def plot_seeds(
                 ax.plot([x - 1, x], [before, a], color="#999", lw=1)
     if teacher is not None:
         at = [x for x, (objective, start) in enumerate(columns) if start == "paper" and objective in ("re", "rekd")]
-        ax.hlines(teacher, min(at) - 0.4, max(at) + 0.4, color=COLOURS[2], ls="--", label="the teacher, from its own rationales")
+        ax.plot((min(at) - 0.4, max(at) + 0.4), (teacher, teacher), color=COLOURS[2], ls="--",
+                label="the teacher, from its own rationales")
     ax.set_xticks(range(len(columns)), [{"cls": "CLS\nall features", "random": "random\nmasks"}.get(
         o, f"{o.upper()}\n{st} start") for o, st in columns])
     ax.set(ylabel="test accuracy", title=title)

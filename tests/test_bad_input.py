@@ -366,7 +366,7 @@ BAD = [
     ("truncated image in a data set", DataError, ["row 0"], lambda w: seen(w, w.rows(image_rows(PNG[:200])))),
     ("images for a text model", DataError, ["images", "texts"], lambda w: load_data(w.rows(image_rows(PNG)), w.text.processor)),
     ("None for a processor", SettingError, ["processor", "None"], lambda w: load_data(w.good, None)),
-    ("fewer rows than classes", DataError, ["40 rows of 2 classes"], lambda w: load_data(w.good, w.text.processor, n_train=1)),
+    ("fewer rows than classes", DataError, ["n_train=1 leaves no row of"], lambda w: load_data(w.good, w.text.processor, n_train=1)),
     ("negative number of rows", SettingError, ["n_test", "-3"], lambda w: load_data(w.good, w.text.processor, n_test=-3)),
     ("validation share of 1", SettingError, ["val_share", "1"], lambda w: load_data(w.good, w.text.processor, val_share=1)),
     ("validation share too small", DataError, ["cannot be split", "0.01"], lambda w: load_data(w.good, w.text.processor, val_share=0.01)),

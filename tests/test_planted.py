@@ -28,6 +28,7 @@ def plant(seed):
 def test_re_finds_the_planted_words(seed):
     model, data, (texts, _, places) = plant(seed)
     torch.manual_seed(seed)
+    model.config.selects = True # it does not, and `explain` would refuse: what would it have shown?
     blind = found(model, texts, places)
     config = TrainConfig(epochs=7, batch_size=16, lr=4e-3, decay=True, T_start=2.0, T_end=0.5, T_every=1, sparsity_start=0.5, eval_mask="topk")
     fit(warm_start(model), data, RE(0.1), config, seed, quiet=True)

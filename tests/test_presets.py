@@ -190,7 +190,7 @@ def test_a_run_that_another_process_makes_is_left_to_it(home, monkeypatch, capsy
     monkeypatch.setenv("REKD_ARTIFACTS", str(home / "artifacts"))
     config = dataclasses.asdict(get_preset("demo"))
     monkeypatch.setattr(experiment, "run", lambda name, objective, seed, start, *a, **k: (None, dict(objective=objective, start=start, seed=seed, config=config)))
-    monkeypatch.setattr(experiment, "load_teacher", lambda preset: None)
+    monkeypatch.setattr(experiment, "load_teacher", lambda preset, teacher=None: None)
     with experiment.claimed(experiment.run_folder("demo", "re", "paper", 5)): rows = study("demo", ["re", "rekd"], [5], ["paper"])
     assert [r["objective"] for r in rows] == ["rekd"] and "re-paper-5.lock" in capsys.readouterr().out
     assert [r["objective"] for r in study("demo", ["re", "rekd"], [5], ["paper"])] == ["rekd", "re"]
