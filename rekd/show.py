@@ -263,15 +263,15 @@ def plot_seeds(
         for seed, a in mine.items():
             if (before := score.get(("re", start, seed))) is not None:
                 ax.plot([x - 1, x], [before, a], color="#999", lw=1)
-    if teacher is not None:
-        at = [x for x, (objective, start) in enumerate(columns) if start == "paper" and objective in ("re", "rekd")]
+    at = [x for x, (objective, start) in enumerate(columns) if start == "paper" and objective in ("re", "rekd")]
+    if teacher is not None and at:
         ax.plot((min(at) - 0.4, max(at) + 0.4), (teacher, teacher), color=COLOURS[2], ls="--",
                 label="the teacher, from its own rationales")
     ax.set_xticks(range(len(columns)), [{"cls": "CLS\nall features", "random": "random\nmasks"}.get(
         o, f"{o.upper()}\n{st} start") for o, st in columns])
     ax.set(ylabel="test accuracy", title=title)
     ax.grid(axis="y", alpha=0.3)
-    if teacher is not None: ax.legend()
+    if ax.get_legend_handles_labels()[0]: ax.legend()
     return fig
 
 # %% ../nbs/07_show.ipynb #ab9aaf71

@@ -130,6 +130,8 @@ def test_seeds_are_tied_in_pairs():
     ax, = plot_seeds(some, teacher=0.9).axes
     assert [t.get_text().split()[0] for t in ax.get_xticklabels()] == ["RE", "REKD", "CLS"]
     assert [list(line.get_ydata()) for line in ax.lines] == [[0.6, 0.6], [0.9, 0.9]] # one pair, and the teacher
+    warm, = plot_seeds([r | dict(start="warm") for r in some if r["objective"] == "re"], teacher=0.9).axes # whose teacher is another
+    assert not warm.lines and warm.get_legend() is None
 
 
 def test_one_run_and_many_models_are_drawn():
