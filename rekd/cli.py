@@ -7,12 +7,14 @@ __all__ = ['Mask', 'Objective', 'Start', 'COMMANDS', 'parse_changes', 'colour', 
            'show_reviews', 'run_demo', 'Train', 'chosen_preset', 'run_train', 'Study', 'hours', 'variant_column',
            'show_plan', 'run_study', 'Table', 'run_table', 'Evaluate', 'readable_dataset', 'its_data', 'run_evaluate',
            'Explain', 'read_input', 'run_explain', 'Report', 'short_names', 'run_report', 'Presets', 'run_presets',
-           'Starter', 'run_starter', 'main']
+           'Starter', 'run_starter', 'epochs_told', 'main']
 
 # %% ../nbs/10_cli.ipynb #53028aca
 import json
+import logging
 import os
 import sys
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from collections.abc import Callable
 from pathlib import Path
@@ -443,6 +445,17 @@ COMMANDS: dict[type, Callable] = {Demo: run_demo, Train: run_train, Evaluate: ru
                                   Starter: run_starter}
 
 # %% ../nbs/10_cli.ipynb #1c5a4fbf
+@contextmanager
+def epochs_told():
+    "Where there is no terminal, what the log `rekd` says goes to stderr."
+    log, lines = logging.getLogger("rekd"), logging.StreamHandler()
+    if not sys.stderr.isatty():
+        log.addHandler(lines)
+        log.setLevel(logging.INFO)
+    try: yield
+    finally: log.removeHandler(lines)
+
+# %% ../nbs/10_cli.ipynb #7ce75bc5
 def main(args: list[str] | None = None):
     "Entry point of `rekd`: a wrong input ends in one line that says what to do."
     for stream in (sys.stdout, sys.stderr): # a terminal that cannot show a letter shows "?"
@@ -450,7 +463,8 @@ def main(args: list[str] | None = None):
     command = tyro.extras.subcommand_cli_from_dict(
         {c.__name__.lower(): c for c in COMMANDS}, prog="rekd",
         description="Self-explaining classifiers: select a few features, predict from nothing else.", args=args)
-    try: COMMANDS[type(command)](command)
+    try:
+        with epochs_told(): COMMANDS[type(command)](command)
     except (RekdError, OSError) as e: sys.exit(f"rekd: {e}")
     except KeyboardInterrupt: sys.exit(130)
 

@@ -9,7 +9,7 @@ __all__ = ['MASKS', 'FORMAT', 'FILES', 'TrainConfig', 'learning_rate', 'sparsity
            'shares', 'TrainingDiverged', 'window_means', 'fit', 'warm_start']
 
 # %% ../nbs/05_train.ipynb #82ffb7be
-import hashlib, json, math, os, shutil, time, warnings
+import hashlib, json, logging, math, os, shutil, time, warnings
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -618,6 +618,15 @@ def finish(self: Run) -> list[dict]:
     return self.progress.history
 
 # %% ../nbs/05_train.ipynb #dccd0ae2
+@patch
+def tell(self: Run, row: dict):
+    "One line about an epoch, for the log `rekd`."
+    if self.rank: return
+    v, name = row["val"], type(self.objective).__name__
+    logging.getLogger("rekd").info(f"{name}: epoch {row['epoch'] + 1} of {self.config.epochs}, validation accuracy {v['accuracy']:.3f}, "
+                                   f"loss {v['loss']:.3f}, keeps {v['expected_rate']:.3f}, {row['examples_per_second']:.0f} examples/s")
+
+# %% ../nbs/05_train.ipynb #1fe13548
 def fit(
     model: RationaleModel, # trained in place; ends with the weights of the best epoch, in eval mode
     data: Data, # of the model's classes
@@ -626,7 +635,7 @@ def fit(
     seed: int = 2025, # of data order, dropout, noise and augmentation
     out: str | Path | None = None, # for checkpoints, metrics.jsonl and the best model; nothing is written if None
     resume: bool = False, # go on from the newest checkpoint in `out`
-    quiet: bool | None = None, # no progress bar; by default only where there is no terminal
+    quiet: bool | None = None, # no progress bar; by default none where there is no terminal, as in a notebook: there False shows one
 ) -> list[dict]: # one dict of metrics an epoch, as in metrics.jsonl
     """Train with any objective; keep the epoch with the lowest validation loss under `config.eval_mask`.
     TrainingDiverged if a loss or weight is no longer finite; SettingError, DataError or ModelError for parts that do not fit
@@ -642,8 +651,9 @@ def fit(
                     run.train_step(batch)
                     if run.checkpoint_due(): run.checkpoint()
                     bar.update()
-                val = run.end_epoch()["val"]
-                bar.set_postfix(val=f"{val['accuracy']:.3f}", kept=f"{val['expected_rate']:.2f}")
+                row = run.end_epoch()
+                run.tell(row)
+                bar.set_postfix(val=f"{row['val']['accuracy']:.3f}", kept=f"{row['val']['expected_rate']:.2f}")
         return run.finish()
 
 # %% ../nbs/05_train.ipynb #76223643

@@ -82,7 +82,8 @@ def test_train_evaluate_explain(home, capsys): # noqa: F811
     main(["train", "demo", "--objective", "re", *SMALL])
     folder = home / "runs" / "demo" / "re-paper-2025"
     assert json.loads((folder / "row.json").read_text())["objective"] == "re"
-    capsys.readouterr()
+    epochs = [l for l in capsys.readouterr().err.splitlines() if l.startswith("RE: epoch")] # no terminal, so a line each
+    assert len(epochs) == len((folder / "metrics.jsonl").read_text().splitlines()) and "epoch 1 of" in epochs[0]
     main(["evaluate", str(folder / "model"), "--starter", "--n-test", "10", "--json", str(home / "e.json")])
     rows = json.loads((home / "e.json").read_text())
     assert [r["mask"] for r in rows] == ["topk", "deterministic", "sampled"] and all(0 <= r["accuracy"] <= 1 for r in rows)
