@@ -11,8 +11,7 @@ import torch
 from torch import Tensor
 from .errors import ModelError, check_name
 from .select import topk_mask
-from .model import RationaleModel, _listed
-from .train import to_device
+from .model import RationaleModel, _listed, evaluating, to_device
 from .evaluate import document_prob
 
 # %% ../nbs/08_attribute.ipynb #2e56dc4e
@@ -67,7 +66,7 @@ METHODS = dict(integrated_gradients=_integrated_gradients, gradient_x_input=_gra
 
 # %% ../nbs/08_attribute.ipynb #aae985a0
 def attribute(
-    model: RationaleModel, # its predictor is explained, as a plain classifier; in eval mode
+    model: RationaleModel, # its predictor is explained, as a plain classifier
     x, # a batch (inputs, valid, special), or a list of texts or PIL images
     method: str = "integrated_gradients", # one of `METHODS`
     target: int | Tensor | None = None, # class to explain, one for all or (B,); the predicted ones if None
@@ -77,9 +76,10 @@ def attribute(
     check_name("method", method, METHODS)
     batch = x if isinstance(x, dict) else to_device(model.processor(x), model.device)
     selectable = model.selectable(batch)
-    if target is None:
-        with torch.no_grad(): target = model.predict(batch, selectable.float()).argmax(-1)
-    with torch.enable_grad(): scores = METHODS[method](model, batch, target)
+    with evaluating(model):
+        if target is None:
+            with torch.no_grad(): target = model.predict(batch, selectable.float()).argmax(-1)
+        with torch.enable_grad(): scores = METHODS[method](model, batch, target)
     return scores.detach() * selectable
 
 # %% ../nbs/08_attribute.ipynb #4a1130f1

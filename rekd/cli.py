@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['Mask', 'Objective', 'Start', 'COMMANDS', 'parse_changes', 'colour', 'table', 'ready', 'save', 'Demo', 'warm_note',
            'show_reviews', 'run_demo', 'Train', 'chosen_preset', 'run_train', 'Study', 'hours', 'variant_column',
-           'show_plan', 'run_study', 'Table', 'run_table', 'Evaluate', 'readable_dataset', 'its_data', 'run_evaluate',
-           'Explain', 'read_input', 'run_explain', 'Report', 'short_names', 'run_report', 'Presets', 'run_presets',
-           'Starter', 'run_starter', 'epochs_told', 'main']
+           'show_plan', 'run_study', 'Table', 'run_table', 'Evaluate', 'readable_dataset', 'its_data', 'trained',
+           'run_evaluate', 'Explain', 'read_input', 'run_explain', 'Report', 'short_names', 'run_report', 'Presets',
+           'run_presets', 'Starter', 'run_starter', 'epochs_told', 'main']
 
 # %% ../nbs/10_cli.ipynb #53028aca
 import json
@@ -263,24 +263,31 @@ def its_data(command, model, folder: str) -> tuple[str, bool, int | None]: # dat
     return config["dataset"], config["starter"], config["n_test"]
 
 # %% ../nbs/10_cli.ipynb #17d3c526
-def run_evaluate(command: Evaluate):
-    "Measure a trained model under each mask."
-    from rekd.data import class_numbers, load_data
+def trained(name: str): # a folder, a shipped model, a preset, a run, or a hub id
+    "That model, and where it was found. MissingError if it is not there."
     from rekd.experiment import find_model
     from rekd.model import RationaleModel
+    from rekd.train import make_accelerator
+    folder = find_model(name)
+    return RationaleModel.from_pretrained(folder).to(make_accelerator().device), folder
+
+# %% ../nbs/10_cli.ipynb #2f2add53
+def run_evaluate(command: Evaluate):
+    "Measure a trained model under each mask."
+    from rekd.data import class_numbers, load_test
     from rekd.train import evaluate
     ready(command.json)
-    model = RationaleModel.from_pretrained(folder := find_model(command.model))
+    model, folder = trained(command.model)
     dataset, starter, n_test = its_data(command, model, folder)
-    data = load_data(dataset, model.processor, starter, n_test=command.n_test or n_test)
-    number, labels = class_numbers(data.labels, model.config.labels), model.config.labels
-    if any(name != labels[k] for name, k in zip(data.labels, number)):
-        print("The data number their classes; taken as " + ", ".join(f"{n} {labels[k]}" for n, k in zip(data.labels, number)) + ".")
-    data.test.labels = [number[y] for y in data.test.labels]
+    test, names = load_test(dataset, model.processor, starter, n_test if command.n_test is None else command.n_test)
+    number, labels = class_numbers(names, model.config.labels), model.config.labels
+    if any(name != labels[k] for name, k in zip(names, number)):
+        print("The data number their classes; taken as " + ", ".join(f"{n} {labels[k]}" for n, k in zip(names, number)) + ".")
+    test.labels = [number[y] for y in test.labels]
     masks = command.masks or (["topk", "deterministic", "sampled"] if model.config.selects else ["none", "random"])
-    rows = [dict(mask=m, **evaluate(model, data.test, m)) for m in masks]
+    rows = [dict(mask=m, **evaluate(model, test, m)) for m in masks]
     print(table(rows, {"mask": "", "accuracy": ".4f", "selection_rate": ".4f", "ce": ".4f"}))
-    print(f"{len(data.test):,} test rows of {Path(dataset).name}{', starter set' * starter}.")
+    print(f"{len(test):,} test rows of {Path(dataset).name}{', starter set' * starter}.")
     if command.json: save(command.json, json.dumps(rows, indent=1) + "\n")
 
 # %% ../nbs/10_cli.ipynb #fbaca505
@@ -330,15 +337,12 @@ def read_input(
 # %% ../nbs/10_cli.ipynb #38c0c30b
 def run_explain(command: Explain):
     "Predict one input and print its rationale."
-    from rekd.experiment import find_model
-    from rekd.model import RationaleModel
     from rekd.show import rationale_page, to_terminal, verdict
     source = read_input(command)
     if command.sparsity is not None and command.mask != "topk":
         raise SettingError(f"--sparsity has no effect on the {command.mask} mask: leave it out, or take --mask topk")
     ready(command.html)
-    model, kind = (RationaleModel.from_pretrained(find_model(command.model)),
-                   "text" if isinstance(source, str) else "image")
+    (model, _), kind = trained(command.model), "text" if isinstance(source, str) else "image"
     reads = model.generator.backbone.modality
     option = dict(text="--text or --text-file", image="--image")[reads]
     if kind != reads: raise SettingError(f"{command.model} reads {reads}s, not {kind}s: give it {option}")
@@ -373,16 +377,15 @@ def short_names(
 # %% ../nbs/10_cli.ipynb #8717f3ea
 def run_report(command: Report):
     "Read the examples with every model, write the page, print the metrics."
-    from rekd.experiment import find_model
-    from rekd.model import RationaleModel
     from rekd.show import report_data, report_examples, report_page
     if not command.models: raise SettingError("a report needs a model: name one or several")
     if command.examples < 1: raise SettingError(f"--examples must be at least 1, got {command.examples}")
     ready(command.out)
     names = list(dict.fromkeys(command.models)) # one given twice is shown once
-    models = {s: RationaleModel.from_pretrained(find_model(name)) for name, s in zip(names, short_names(names))}
-    first = next(iter(models.values()))
-    dataset, starter, _ = its_data(command, first, find_model(names[0]))
+    found = [trained(name) for name in names]
+    models = {s: model for s, (model, _) in zip(short_names(names), found)}
+    first, folder = found[0]
+    dataset, starter, _ = its_data(command, first, folder)
     sources, truths, humans = report_examples(dataset, first.config.labels, starter, command.examples)
     title = Path(dataset).name + (", starter set" if starter else "")
     data = report_data(models, sources, truths, humans, f"{len(sources)} test examples of {title}.")

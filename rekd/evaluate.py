@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['BINS', 'token_f1', 'spans_of', 'iou_f1', 'auprc', 'plausibility', 'comprehensiveness', 'sufficiency', 'erasure',
-           'task_scores', 'keep_scores', 'random_scores', 'model_prob', 'judge', 'at_shares', 'crossed', 'interval',
-           'word_spans', 'word_of', 'to_words', 'windows', 'read_document', 'document_prob', 'explain_document',
-           'judge_document', 'load_eraser', 'replace_dropped', 'replacement_difference', 'mask_only_accuracy',
-           'shift_mask']
+           'task_scores', 'keep_scores', 'random_scores', 'scored', 'model_prob', 'judge', 'at_shares', 'crossed',
+           'interval', 'word_spans', 'word_of', 'to_words', 'windows', 'read_document', 'document_prob',
+           'explain_document', 'judge_document', 'load_eraser', 'replace_dropped', 'replacement_difference',
+           'mask_only_accuracy', 'shift_mask']
 
 # %% ../nbs/06_evaluate.ipynb #8fe900d7
 import math, re, warnings
@@ -19,7 +19,7 @@ from torch import Tensor
 from .errors import DataError, MissingError, check_number
 from .select import topk_mask
 from .backbone import ImageProcessor, TextProcessor
-from .model import Explanation, RationaleModel
+from .model import Explanation, RationaleModel, check_selects, evaluating, to_device
 from .data import Examples, loader, make_batches
 from .loss import read_alike
 
@@ -206,6 +206,19 @@ def random_scores(
     g = torch.Generator().manual_seed(seed)
     return lambda model, batch: torch.rand(batch["valid"].shape, generator=g).to(batch["valid"].device)
 
+# %% ../nbs/06_evaluate.ipynb #6fc8b608
+def scored(
+    score, # score function (model, batch) -> (B, L)
+    model: RationaleModel,
+    batch: dict, # valid (B, L)
+) -> Tensor: # (B, L) without gradient
+    "What a score function says. DataError for another shape than (B, L), or NaN, which would rank first."
+    scores = torch.as_tensor(score(model, batch), device=model.device).detach().float()
+    if scores.shape != batch["valid"].shape:
+        raise DataError(f"a score function must give {tuple(batch['valid'].shape)} numbers here, one a feature, got {tuple(scores.shape)}")
+    if scores.isnan().any(): raise DataError("a score function gave NaN")
+    return scores
+
 # %% ../nbs/06_evaluate.ipynb #5929064c
 def model_prob(
     model: RationaleModel,
@@ -215,7 +228,7 @@ def model_prob(
 
 # %% ../nbs/06_evaluate.ipynb #630b3a31
 def judge(
-    model: RationaleModel, # in eval mode
+    model: RationaleModel,
     examples: Examples,
     score=keep_scores, # score function (model, batch) -> (B, L)
     shares=BINS, # of the selectable features
@@ -223,14 +236,15 @@ def judge(
 ) -> dict: # labels (N,), full (N, C), only and without (K, N, C); lists: scores [(n_i,)], masks [(K, n_i)]
     "The erasure experiment on a whole set; `scores` and `masks` hold selectable features only, in order."
     parts, order = [], []
-    for batch in loader(examples, make_batches(examples.lengths, batch_size)):
-        batch = {k: v.to(model.device) for k, v in batch.items()}
-        selectable, scores = model.selectable(batch), score(model, batch)
-        masks = torch.stack([topk_mask(scores, selectable, s) for s in shares], 1) # (B, K, L)
-        rows = [(s[at].cpu().numpy(), m[:, at].cpu().numpy()) for s, m, at in zip(scores, masks, selectable)]
-        probs = erasure(model_prob(model), batch, selectable, scores, shares)
-        parts.append(probs | dict(labels=batch["labels"].cpu(), rows=rows))
-        order += batch["index"].tolist()
+    with evaluating(model):
+        for batch in loader(examples, make_batches(examples.lengths, batch_size)):
+            batch = to_device(batch, model.device)
+            selectable, scores = model.selectable(batch), scored(score, model, batch)
+            masks = torch.stack([topk_mask(scores, selectable, s) for s in shares], 1) # (B, K, L)
+            rows = [(s[at].cpu().numpy(), m[:, at].cpu().numpy()) for s, m, at in zip(scores, masks, selectable)]
+            probs = erasure(model_prob(model), batch, selectable, scores, shares)
+            parts.append(probs | dict(labels=batch["labels"].cpu(), rows=rows))
+            order += batch["index"].tolist()
     back = np.argsort(order)
     join = lambda key, dim: np.take(torch.cat([p[key] for p in parts], dim).numpy(), back, dim)
     rows, dims = [r for p in parts for r in p["rows"]], dict(labels=0, full=0, only=1, without=1)
@@ -239,7 +253,7 @@ def judge(
 
 # %% ../nbs/06_evaluate.ipynb #b2acf89e
 def at_shares(
-    models: dict[str, RationaleModel], # in eval mode; the first is the one to agree with
+    models: dict[str, RationaleModel], # the first is the one to agree with
     examples: Examples,
     shares=BINS, # of the selectable features
 ) -> list[dict]: # model, share, accuracy, agreement (of the first model's features, how many are kept as well)
@@ -269,7 +283,7 @@ def crossed(
                 | {name: (model, keep_scores) for name, model in models.items()})
     right = {(chooser, name): 0 for chooser in choosers for name in models}
     for batch in loader(examples, make_batches(examples.lengths, batch_size)):
-        batch = {k: v.to(first.device) for k, v in batch.items()}
+        batch = to_device(batch, first.device)
         for chooser, (its, score) in choosers.items():
             mask = topk_mask(score(its, batch), its.selectable(batch), its.config.sparsity)
             for name, model in models.items():
@@ -335,7 +349,8 @@ def windows(
     text: str, # of any length
 ) -> list[tuple[int, int]]: # start and end in characters
     """Cut a text into few and equal windows of whole words, each of at most `max_length` pieces.
-    A longer word (a text without spaces is one) is read up to there, with a warning."""
+    A longer word (a text without spaces is one) is read up to there, with a warning. The space before a window's
+    first word belongs to it: to some tokenizers (GPT-2's, RoBERTa's) a word without it is another word."""
     text, = processor.clean([text])
     words, room = word_spans(text), processor.max_length - processor.tokenizer.num_special_tokens_to_add()
     out = processor.tokenizer(text, add_special_tokens=False, truncation=False, return_offsets_mapping=True,
@@ -348,7 +363,7 @@ def windows(
                       stacklevel=2)
     part = _deal(sizes.clip(max=room), room)
     cuts = [0, *(np.flatnonzero(np.diff(part)) + 1).tolist(), len(words)]
-    return [(words[a][0], words[b - 1][1]) for a, b in zip(cuts, cuts[1:])]
+    return [(words[a - 1][1] if a else words[0][0], words[b - 1][1]) for a, b in zip(cuts, cuts[1:])]
 
 # %% ../nbs/06_evaluate.ipynb #9370b06d
 def read_document(
@@ -378,18 +393,21 @@ def document_prob(
 # %% ../nbs/06_evaluate.ipynb #2a13b055
 @torch.inference_mode()
 def explain_document(
-    model: RationaleModel, # of texts, in eval mode
+    model: RationaleModel, # of texts
     text: str, # of any length
     how: str = "topk", # "topk", "deterministic" or "sampled"
     sparsity: float | None = None, # share of pieces kept by "topk" in each window; the config's if None
 ) -> Explanation: # one feature a whitespace word
-    "The rationale of a whole text, read in windows; the class is the windows' mean vote. DataError for a model of images."
+    """The rationale of a whole text, read in windows; the class is the windows' mean vote.
+    DataError for a model of images, ModelError for one that never learned to select."""
+    check_selects(model)
     batch, owner = read_document(model.processor, text)
     text, = model.processor.clean([text])
-    batch, words = {k: v.to(model.device) for k, v in batch.items()}, word_spans(text)
-    logits, selectable = model.select(batch), model.selectable(batch)
-    mask = model.mask(logits, selectable, how, sparsity)
-    probs = document_prob(model)(batch, mask)[0].tolist()
+    batch, words = to_device(batch, model.device), word_spans(text)
+    with evaluating(model):
+        logits, selectable = model.select(batch), model.selectable(batch)
+        mask = model.mask(logits, selectable, how, sparsity)
+        probs = document_prob(model)(batch, mask)[0].tolist()
     values = (v.float().cpu() for v in (mask, logits.softmax(-1)[..., 1]))
     per_word = [to_words(v, owner, len(words)).tolist() for v in values]
     named = dict(zip(model.config.labels, probs))
@@ -399,16 +417,18 @@ def explain_document(
 
 # %% ../nbs/06_evaluate.ipynb #a5ab3e89
 def judge_document(
-    model: RationaleModel, # of texts, in eval mode
+    model: RationaleModel, # of texts
     text: str, # of any length
     score=keep_scores, # score function (model, batch) -> (B, L)
     shares=BINS, # of each window's features
 ) -> dict: # full (1, C), only (K, 1, C), without (K, 1, C); scores (n_words,), masks (K, n_words)
     "The erasure experiment on one document, with scores and rationales a word."
     batch, owner = read_document(model.processor, text)
-    batch, n = {k: v.to(model.device) for k, v in batch.items()}, len(word_spans(text))
-    selectable, scores = model.selectable(batch), score(model, batch)
-    probs = erasure(document_prob(model), batch, selectable, scores, shares)
+    batch, n = to_device(batch, model.device), len(word_spans(text))
+    selectable = model.selectable(batch)
+    with evaluating(model):
+        scores = scored(score, model, batch)
+        probs = erasure(document_prob(model), batch, selectable, scores, shares)
     masks = [to_words(topk_mask(scores, selectable, s).cpu(), owner, n) for s in shares]
     found = dict(scores=to_words(scores.cpu(), owner, n), masks=np.stack(masks))
     return {k: v.numpy() for k, v in probs.items()} | found

@@ -17,7 +17,7 @@ from torch import Tensor
 from .errors import ModelError, SettingError, check_name, check_number, shown
 from .backbone import TextProcessor
 from .select import gumbel_noise, gumbel_softmax, topk_mask
-from .model import RationaleModel, _places
+from .model import RationaleModel, _places, to_device
 
 # %% ../nbs/03_loss.ipynb #36f7cad9
 def sparsity_loss(
@@ -240,7 +240,8 @@ def read_alike(
 
 @patch
 def fits(self: REKD, model: RationaleModel):
-    "ModelError unless teacher and student read the same features and name the same classes, and the teacher can read as far as its student."
+    "ModelError unless teacher and student are two models that read the same features and name the same classes, and the teacher reads as far as its student."
+    if self.teacher is model: raise ModelError("a student cannot be its own teacher: give REKD a copy.deepcopy of the model")
     try: read_alike({"the teacher": self.teacher, "the student": model})
     except ModelError as e: raise ModelError(f"{e}. A teacher learns from the student's data first, with RE") from None
     places, longest = _places(self.teacher.generator.backbone), getattr(model.processor, "max_length", 0)
@@ -255,10 +256,11 @@ def remember(self: REKD,
     batches, # iterable of batches with `index` (B,), not augmented
     of: str | None = None, # the fingerprint of their examples, for `fit` to compare
 ) -> REKD: # itself
-    "Run the teacher's generator over unaugmented batches once, so that training only looks its logits up."
+    """Run the teacher's generator over unaugmented batches once, so that training only looks its logits up, by `index`.
+    `fit` refuses them for other examples than `of`; a loop of your own has to take care of that itself."""
     self.cache_of = of
     for batch in batches:
-        batch = {k: v.to(self.teacher.device) for k, v in batch.items()}
+        batch = to_device(batch, self.teacher.device)
         logits, valid = self.teacher.select(batch).cpu(), batch["valid"].cpu()
         for i, row, v in zip(batch["index"].tolist(), logits, valid): self.cache[i] = row[v]
     return self

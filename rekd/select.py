@@ -95,5 +95,5 @@ def random_mask(
     sparsity: float, # share of selectable features to keep, in (0, 1]
     generator: torch.Generator | None = None, # torch's global generator if None
 ) -> Tensor: # (B, L) float 0/1
-    "The baseline of every table: as many features as `topk_mask`, chosen blindly. SettingError if `sparsity` is outside (0, 1]."
+    "As many features as `topk_mask`, chosen blindly; `RandomMask` trains so, by each example's own noise. SettingError if `sparsity` is outside (0, 1]."
     return topk_mask(torch.rand(selectable.shape, generator=generator, device=selectable.device), selectable, sparsity)

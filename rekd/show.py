@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from .errors import DataError, SettingError
 from .select import gumbel_noise, gumbel_softmax
-from .model import Explanation, RationaleModel, _by_span, _overlay, _shade, _words
+from .model import Explanation, RationaleModel, _by_span, _overlay, _read_to, _shade, _words, to_device
 from .data import class_numbers, data_folder, load_rows, read_folder
 from .evaluate import comprehensiveness, judge_document, load_eraser, plausibility, sufficiency, word_spans
 
@@ -51,13 +51,15 @@ def to_terminal(
     colour: bool = True, # ANSI colours; else [brackets]
     width: int | None = 600, # cut a longer text after so many characters; None for never
 ) -> str:
-    "A text with its rationale marked."
-    out, left = [], len(e.source) if width is None else width
+    "A text with its rationale marked, as far as the model read it."
+    end = _read_to(e.source, e.spans)
+    out, left = [], end if width is None else min(width, end)
     for s, keep in segments(e):
         s = "".join(c if c.isprintable() else " " for c in s[:left])
         if s: out.append((f"{KEPT if keep else DROPPED}{s}{RESET}" if colour else f"[{s}]" if keep else s))
         left -= len(s)
-    return "".join(out) + (" ..." if width is not None and len(e.source) > width else "")
+    more = " ..." if width is not None and end > width else " ... (the rest was not read)" if end < len(e.source) else ""
+    return "".join(out) + more
 
 # %% ../nbs/07_show.ipynb #75e8d828
 def verdict(
@@ -468,13 +470,13 @@ def sweep(
     source, # a text or a PIL image
 ) -> dict: # only and without (K, C), masks (K, n) and scores (n,) of the n selectable features
     "The prediction from the best features at each of `RATES`, and from all the others."
-    batch = {k: v.to(model.device) for k, v in model.processor([source]).items()}
+    batch = to_device(model.processor([source]), model.device)
     logits, selectable = model.select(batch), model.selectable(batch)
     masks = torch.cat([model.mask(logits, selectable, "topk", r) for r in RATES])
     rows = {k: v.expand(len(RATES), *v.shape[1:]) for k, v in batch.items()}
-    prob, at = lambda kept: model.predict(rows, kept).softmax(-1).double().cpu(), selectable[0]
+    prob, at = lambda kept: model.predict(rows, kept).softmax(-1).cpu().double(), selectable[0]
     return dict(only=prob(masks), without=prob(1 - masks), masks=masks[:, at].int().cpu(),
-                scores=logits.softmax(-1)[0, at, 1].double().cpu())
+                scores=logits.softmax(-1)[0, at, 1].cpu().double())
 
 # %% ../nbs/07_show.ipynb #5d92ed35
 def _sweep_document(model, text):

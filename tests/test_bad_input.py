@@ -28,6 +28,7 @@ from rekd.backbone import settings as rekd_settings
 from rekd.cli import main, parse_changes
 from rekd.data import Examples, load_data, load_rows, loader, make_batches, stratified_split, trim_vocabulary
 from rekd.errors import DataError, MissingError, ModelError, RekdError, SettingError, WriteError
+from rekd.evaluate import explain_document, judge
 from rekd.experiment import append_row, cells, find_model, get_preset, read_rows, results_table, run, study
 from rekd.loss import RE, REKD, rekd_loss
 from rekd.model import ModelConfig, RationaleModel, build_model
@@ -137,6 +138,21 @@ def other_words():
     return RationaleModel(tiny.make_model().config, TextProcessor(BertTokenizer(vocab=vocab, do_lower_case=False), 40))
 
 
+class Own(RE):
+    "An objective of somebody's own."
+    def __init__(self, answer=None, **own):
+        super().__init__()
+        self.answer = answer
+        vars(self).update(own)
+    def __call__(self, model, batch, at): return self.answer
+
+
+def no_choice():
+    model = tiny.make_model()
+    model.config.selects = False
+    return model
+
+
 def other_grid():
     config = tiny.make_model("vit").config
     return RationaleModel(ModelConfig(config.backbone | dict(patch_size=8), config.labels), ImageProcessor(16, 8))
@@ -233,6 +249,7 @@ BAD = [
     ("negative width", SettingError, ["no bert network"], lambda w: backbone_from_config(tiny.BACKBONES["bert"] | dict(hidden_size=-4))),
     ("width in words", SettingError, ["no bert network", "'big'"], lambda w: backbone_from_config(tiny.BACKBONES["bert"] | dict(hidden_size="big"))),
     ("heads that do not fit", SettingError, ["no bert network", "heads"], lambda w: backbone_from_config(tiny.BACKBONES["bert"] | dict(num_attention_heads=5))),
+    ("decoder that pools at its first token", SettingError, ["'mean'", "gpt2"], lambda w: backbone_from_config(dict(model_type="gpt2", n_embd=8, n_head=1, n_layer=1, vocab_size=9))),
     ("network without an adapter", SettingError, ["no adapter", "'swin'"], lambda w: backbone_from_config(dict(model_type="swin"))),
     ("image network of one grid a layer", SettingError, ["no adapter", "'resnet'"], lambda w: backbone_from_config(dict(model_type="resnet"))),
     ("unknown timm architecture", SettingError, ["timm", "'vit_tiny_patch16_22'", "did you mean"], lambda w: load_backbone("timm/vit_tiny_patch16_22", pretrained=False)),
@@ -309,6 +326,16 @@ BAD = [
     ("batches of 0", SettingError, ["batch_size", "0"], lambda w: TrainConfig(batch_size=0)),
     ("unknown precision", SettingError, ["precision", "'fp16'"], lambda w: TrainConfig(precision="fp16")),
     ("unknown evaluation mask", SettingError, ["mask", "'tpk'", "'topk'"], lambda w: evaluate(w.text, w.data.val, "tpk")),
+    ("data for another tokenizer", DataError, ["train", "model.processor"], lambda w: fit(other_words(), w.data, RE())),
+    ("objective with weights of its own", SettingError, ["fit", "model's"], lambda w: fit(w.text, w.data, Own(extra=torch.nn.Linear(2, 2)))),
+    ("objective without parts", SettingError, ["loss", "parts"], lambda w: fit(w.text, w.data, Own(answer=torch.ones(())), quiet=True)),
+    ("part of an objective that is a float", SettingError, ["mine", "one number", "0.5"], lambda w: fit(w.text, w.data, Own(answer=(torch.ones(()), dict(mine=0.5))), quiet=True)),
+    ("part of an objective with the log's own name", SettingError, ["'step'"], lambda w: fit(w.text, w.data, Own(answer=(torch.ones(()), dict(step=torch.ones(())))), quiet=True)),
+    ("backbones that pool otherwise than the config", SettingError, ["'mean'", "'cls'"], lambda w: RationaleModel(w.text.config, w.text.processor, *(backbone_from_config(w.text.config.backbone, "mean") for _ in "gp"))),
+    ("score function with NaN", DataError, ["NaN"], lambda w: judge(w.text, w.data.test, lambda m, b: torch.full(b["valid"].shape, torch.nan))),
+    ("score function of another shape", DataError, ["(8, ", "one a feature"], lambda w: judge(w.text, w.data.test, lambda m, b: torch.ones(len(b["valid"])))),
+    ("document for a model that selects nothing", ModelError, ["no rationale"], lambda w: explain_document(no_choice(), "ka good")),
+    ("image files that are not there", DataError, ["8 of 8", "gone.png"], lambda w: load_rows(w.rows(dict(image=["gone.png"] * 8, label=[0, 1] * 4)))),
     ("objective in words", SettingError, ["objective", "'rekd'"], lambda w: fit(w.text, w.data, "rekd")),
     ("seed in words", SettingError, ["seed", "'x'"], lambda w: run("demo", "re", seed="x")),
     ("seed of half", SettingError, ["seed", "0.5"], lambda w: cells(["re"], [0.5], ["paper"])),
@@ -501,6 +528,8 @@ CLI = [
     ("page inside a file", ["explain", "TEXT", "--text", "ka", "--html", "ZERO/page.html"], ["cannot write"]),
     ("unknown data set", ["evaluate", "TEXT", "--dataset", "imbd"], ["'imbd'", "'imdb'"]),
     ("data set of another kind", ["evaluate", "TEXT", "--dataset", "PICTURES"], ["images", "texts"]),
+    ("no rows at all", ["evaluate", "TEXT", "--dataset", "ROWS", "--n-test", "0"], ["n_test", "0"]),
+    ("warm start without its curriculum", ["train", "demo", "--objective", "re", "--start", "warm", "--set", "sparsity_start=none"], ["sparsity_start", "0.5"]),
     ("negative number of rows", ["evaluate", "TEXT", "--dataset", "ROWS", "--n-test", "-1"], ["n_test", "-1"]),
     ("no study yet", ["table", "demo"], ["no rows"]),
 ]

@@ -34,17 +34,6 @@ def test_help_needs_no_torch():
 
 
 @pytest.mark.parametrize("args, said", [
-    (["presets", "demmo"], "demo"),
-    (["train", "demo", "--set", "epochs"], "KEY=VALUE"),
-    (["explain", "imdb-teacher"], "--text"),
-    (["explain", "imdb-teacher", "--text", "  "], "empty"),
-])
-def test_wrong_input_ends_in_one_line(args, said, capsys):
-    with pytest.raises(SystemExit) as e: main(args)
-    assert said in str(e.value) and "\n" not in str(e.value)
-
-
-@pytest.mark.parametrize("args, said", [
     (["train", "demo", "--objective", "re", "--teacher", "imdb-teacher"], "no effect on re"),
     (["explain", "imdb-teacher", "--text", "good", "--mask", "deterministic", "--sparsity", "0.5"], "no effect on the deterministic"),
     (["report"], "needs a model"),

@@ -272,3 +272,35 @@ def test_a_trimmed_vocabulary_keeps_the_vectors_of_its_words(tmp_path):
     tok = AutoTokenizer.from_pretrained(tmp_path / "b")
     assert sorted(tok.get_vocab()) == sorted([*tiny.SPECIAL, "good", "ka"]) # those used most
     for word, i in tok.get_vocab().items(): assert torch.equal(new[i], old[tiny.VOCAB.index(word)])
+
+
+# --- tables that name files, and words that look like holes ---
+
+@pytest.fixture
+def named(tmp_path):
+    "A folder with CSV files that name pictures beside them."
+    for i, image in enumerate(tiny.images(8, 0)): image.save(tmp_path / f"{i}.png")
+    for part in ("train", "test"): (tmp_path / f"{part}.csv").write_text("image,label\n" + "".join(f"{i}.png,{'ab'[i % 2]}\n" for i in range(8)))
+    return tmp_path
+
+
+def test_a_table_may_name_its_image_files(named, monkeypatch):
+    "Beside the table, wherever one calls from."
+    monkeypatch.chdir("/")
+    rows, labels = load_rows(str(named))
+    assert labels == ["a", "b"] and rows["train"][3]["input"].tobytes() == tiny.images(8, 0)[3].tobytes()
+
+
+def test_another_picture_in_the_same_file_is_other_data(named):
+    processor = ImageProcessor(16, 4)
+    def name(): return load_data(str(named), processor, val_share=0.5).train.fingerprint()
+    before = name()
+    assert name() == before
+    for image in named.glob("*.png"): Image.new("RGB", (16, 16), "red").save(image)
+    assert name() != before
+
+
+def test_a_class_may_be_called_none(tmp_path):
+    for part in ("train", "test"): (tmp_path / f"{part}.csv").write_text("text,label\nka,None\nNA,NA\nle,None\n")
+    rows, labels = load_rows(str(tmp_path))
+    assert labels == ["NA", "None"] and rows["train"]["input"] == ["ka", "NA", "le"]

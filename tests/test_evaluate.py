@@ -9,6 +9,7 @@ import tiny
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from rekd.attribute import attribute
 from rekd.errors import DataError, MissingError, ModelError, SettingError
 from rekd.evaluate import (BINS, at_shares, auprc, comprehensiveness, crossed, document_prob, erasure, explain_document, interval, iou_f1, judge, judge_document, keep_scores,
                            load_eraser, mask_only_accuracy, model_prob, plausibility, random_scores, read_document, replace_dropped, replacement_difference, shift_mask,
@@ -107,7 +108,8 @@ def test_iou_f1_is_the_scorers_away_from_exact_halves():
         masks, _, humans = corpus(seed)
         a, b = [spans_of(m) for m in masks], [spans_of(h) for h in humans]
         hit = lambda xs, ys: sum(any(2 * len(set(range(*x)) & set(range(*y))) > len(set(range(*x)) | set(range(*y))) for y in ys) for x in xs)
-        assert [hit(x, y) for x, y in zip(a, b)] == [hit(y, x) for x, y in zip(a, b)]
+        for x, y in zip(a, b): # F1 of precision hit / len(x) and recall hit / len(y)
+            if x or y: assert abs(iou_f1([x], [y], 0.5 + 1e-9) - 2 * hit(x, y) / (len(x) + len(y))) < 1e-9
 
 
 # ---- properties ----
@@ -319,6 +321,31 @@ def test_windows_cut_between_words(words, max_length):
     longest = max([0, *np.bincount([w for w in word_of(whole, word_spans(text)) if w >= 0] or [0])])
     if longest <= max_length - 2: assert sum(sizes) == len(whole) - 2 and max(sizes) <= max_length - 2
     assert max(sizes) - min(sizes) <= 2 * max(longest, 1) # equally full, but for whole words
+
+
+def test_dropout_is_off_while_a_model_is_judged():
+    "Whatever mode the model is in, and it stays in it."
+    model, examples = tiny.make_model(dropout=0.5), tiny.text_data().test
+    for f in (lambda: judge(model, examples)["full"].tolist(), lambda: explain_document(model, "ka good ke").probabilities, lambda: attribute(model, ["ka good"]).tolist()):
+        expected = f()
+        assert f() == expected and not model.training
+        model.train()
+        assert f() == expected and model.training
+        model.eval()
+
+
+def test_windows_of_a_tokenizer_whose_words_begin_with_their_space():
+    "Byte-level BPE: a first word without its space would be four pieces, and the window would no longer fit."
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast
+    from rekd.backbone import TextProcessor
+    pieces = ["<pad>", "<s>", "</s>", "<unk>", "Ġ", "g", "o", "d", "Ġg", "Ġgo", "Ġgoo", "Ġgood"]
+    bpe = Tokenizer(models.BPE(vocab={p: i for i, p in enumerate(pieces)}, merges=[("Ġ", "g"), ("Ġg", "o"), ("Ġgo", "o"), ("Ġgoo", "d")], unk_token="<unk>"))
+    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    bpe.post_processor = processors.TemplateProcessing(single="<s> $A </s>", special_tokens=[("<s>", 1), ("</s>", 2)])
+    names = dict(pad_token="<pad>", bos_token="<s>", eos_token="</s>", unk_token="<unk>", cls_token="<s>", sep_token="</s>")
+    batch, owner = read_document(TextProcessor(PreTrainedTokenizerFast(tokenizer_object=bpe, **names), 12), " ".join(["good"] * 35))
+    assert set(owner.flatten().tolist()) == {-1, *range(35)}
 
 
 @pytest.mark.parametrize("text", ["good", "ka-la-me-ni-ko-lu good", "good " * 200, "\ud800 good"])

@@ -164,6 +164,7 @@ def test_study_goes_on_where_it_stopped(home, monkeypatch):
     rows = study("demo", ["cls", "re"], [1, 2], ["paper", "warm"])
     assert ran == [c for c in cells(["cls", "re"], [1, 2], ["paper", "warm"]) if c != ("re", "paper", 1)]
     assert len(rows) == 6 and read_rows(results_file("demo")) == rows
+    assert [r["objective"] for r in planned("mine", seeds=[1], preset=get_preset("demo"))] == ["cls", "random", "re", "rekd"] # a preset of one's own
     with pytest.raises(ValueError, match="alpha=0.3, this run has 0.5"): study("demo", ["cls"], [3], preset=get_preset("demo", alpha=0.5))
     with pytest.raises(ValueError, match="lr=0.0001, this run has 0.5"): study("demo", ["cls"], [3], preset=get_preset("demo", lr=0.5))
     with pytest.raises(ValueError, match="teacher='imdb-teacher', this run has 'another'"): study("demo", ["rekd"], [3], teacher="another")

@@ -8,7 +8,15 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from rekd.experiment import append_row, read_rows
+from rekd.experiment import append_row, git_revision, read_rows, run_record
+
+
+def test_a_row_needs_no_git(monkeypatch):
+    "Hours of training must not end at a program that is not installed."
+    assert git_revision()
+    monkeypatch.setenv("PATH", "")
+    assert run_record()["revision"] is None
+
 
 WORKER = """
 import sys, conftest

@@ -63,6 +63,13 @@ def test_pieces_of_one_word_read_as_one():
     assert drawn.count("dotted") == 2 and drawn.count("opacity") == 1 # the rest of the word stays readable, the full stop does not
 
 
+def test_what_was_not_read_looks_like_it():
+    "The tail beyond the length limit was not dropped by the model, and no drawing may say so."
+    whole, cut = (Explanation("good", {"good": 1.0}, ["good", "film"], [1, 0], [0.9, 0.1], text, [(0, 4), (5, 9)]) for text in ("good film.", "good film, or not"))
+    assert "italic" not in whole._repr_html_() and '<span style="opacity:.45;font-style:italic">, or not</span>' in cut._repr_html_()
+    assert [to_terminal(e, colour=False) for e in (whole, cut)] == ["[good] film.", "[good] film ... (the rest was not read)"]
+
+
 def test_stronger_ground_for_surer_pieces():
     grounds = [re.search("background:(#......)", _text_html("a", [(0, 1)], [1], [p]))[1] for p in (0.0, 0.3, 0.6, 1.0)]
     light = [sum(int(g[i:i + 2], 16) for i in (1, 3, 5)) for g in grounds]

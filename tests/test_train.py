@@ -518,8 +518,63 @@ def test_cls_and_random_masks_leave_the_generator_alone(text_data):
         assert not equal(model.predictor.state_dict(), start.predictor.state_dict())
 
 
+def test_a_refused_training_leaves_the_model_as_it_was(text_data, tmp_path):
+    "The model could explain before, and still can."
+    model = make_model("bert")
+    fit(model, text_data, RE(0.01), CONFIG, out=tmp_path / "re")
+    with pytest.raises(WriteError, match="earlier run"): fit(model, text_data, CLS(), CONFIG, out=tmp_path / "re")
+    assert model.config.selects and model.explain("the film was good").features
+    with pytest.raises(ModelError, match="its own teacher"): fit(model, text_data, REKD(model, 0.01), CONFIG)
+
+
+def test_what_was_frozen_stays_frozen_and_nothing_else_is(text_data):
+    "A backbone that shall not learn does not, under any objective; a generator that CLS left alone can learn afterwards."
+    model = make_model("bert", 5)
+    model.generator.backbone.requires_grad_(False)
+    before = {k: v.clone() for k, v in model.generator.state_dict().items()}
+    train(RE(0.01), None, text_data, model)
+    moved = {k for k, v in model.generator.state_dict().items() if not torch.equal(v, before[k])}
+    assert moved and all(k.startswith("head") for k in moved)
+    model, _ = train(CLS(), None, text_data)
+    assert any(p.requires_grad for p in model.generator.head.parameters())
+
+
+class Weighted(RE):
+    "Class weights as a tensor; no `per`, so a share must learn of its whole batch."
+    def __init__(self, weights):
+        super().__init__(0.01)
+        self.weights = torch.tensor(weights)
+
+
+def test_a_resume_compares_what_the_objective_holds(text_data, tmp_path):
+    train(Weighted([1.0, 2.0]), tmp_path / "run", text_data)
+    with pytest.raises(SettingError, match="weights"): train(Weighted([1.0, 50.0]), tmp_path / "run", text_data, resume=True)
+    train(Weighted([1.0, 2.0]), tmp_path / "run", text_data, resume=True)
+
+
+def test_shares_of_an_own_objective_learn_of_their_batch(text_data):
+    class Plain: # holds an RE, and says nothing of `per`
+        selects, select_lambda = True, 0.01
+        def __call__(self, model, batch, at): return RE(0.01)(model, batch, at)
+    def logged(objective): return [r["train"]["sparsity"] for r in train(objective, None, text_data, config=TrainConfig(epochs=2, batch_size=6, lr=3e-3, accumulate=3))[1]]
+    assert logged(Plain()) == logged(RE(0.01))
+
+
+def test_a_teacher_inside_a_module_stays_in_eval_mode(text_data):
+    class Watch(torch.nn.Module):
+        selects, seen = True, []
+        def __init__(self, teacher):
+            super().__init__()
+            self.teacher = teacher.eval()
+        def forward(self, model, batch, at):
+            self.seen.append((model.training, self.teacher.training))
+            return RE(0.01)(model, batch, at)
+    train(Watch(make_model("bert", 6)), None, text_data)
+    assert set(Watch.seen) == {(True, False)}
+
+
 def test_re_can_follow_cls_in_the_same_model(text_data):
-    "CLS freezes the generator: RE must wake it up, but for its word table."
+    "The generator learns after CLS, but for its word table."
     model, _ = train(CLS(), None, text_data)
     warm_start(model)
     assert equal(model.generator.backbone.state_dict(), model.predictor.backbone.state_dict())
