@@ -9,7 +9,7 @@ __all__ = ['METHODS', 'attribute', 'post_hoc', 'document_scores']
 from dataclasses import replace
 import torch
 from torch import Tensor
-from .errors import ModelError, check_name
+from .errors import ModelError, check_name, check_number
 from .select import topk_mask
 from .model import RationaleModel, _listed, evaluating, to_device
 from .evaluate import document_prob
@@ -74,6 +74,7 @@ def attribute(
     """Post-hoc scores of every feature, by captum; attention is read off the network, and is the same for every class.
     SettingError for an unknown method, DataError for texts or images that cannot be read, ModelError for attention in a network that shows none."""
     check_name("method", method, METHODS)
+    if isinstance(target, int): check_number("target", target, f"[0, {len(model.config.labels) - 1}]", whole=True)
     batch = x if isinstance(x, dict) else to_device(model.processor(x), model.device)
     selectable = model.selectable(batch)
     with evaluating(model):

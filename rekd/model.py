@@ -386,7 +386,7 @@ def check_selects(model: RationaleModel):
 
 def _listed(x) -> tuple[list, bool]:
     "Inputs as a list, and whether a single one was given."
-    one = isinstance(x, (str, bytes)) or not isinstance(x, Sequence)
+    one = isinstance(x, (str, bytes)) or not (isinstance(x, Sequence) or hasattr(x, "tolist")) # a column, an array
     return [x] if one else list(x), one
 
 # %% ../nbs/02_model.ipynb #a86782d7

@@ -23,6 +23,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from rekd.attribute import attribute
 from rekd.backbone import BiGRU, ImageProcessor, TextProcessor, backbone_from_config, load_backbone, load_processor
 from rekd.backbone import settings as rekd_settings
 from rekd.cli import main, parse_changes
@@ -250,6 +251,8 @@ BAD = [
     ("width in words", SettingError, ["no bert network", "'big'"], lambda w: backbone_from_config(tiny.BACKBONES["bert"] | dict(hidden_size="big"))),
     ("heads that do not fit", SettingError, ["no bert network", "heads"], lambda w: backbone_from_config(tiny.BACKBONES["bert"] | dict(num_attention_heads=5))),
     ("decoder that pools at its first token", SettingError, ["'mean'", "gpt2"], lambda w: backbone_from_config(dict(model_type="gpt2", n_embd=8, n_head=1, n_layer=1, vocab_size=9))),
+    ("network that mixes padding in", SettingError, ["fnet", "padding"], lambda w: backbone_from_config(dict(model_type="fnet"))),
+    ("class to explain that is none", SettingError, ["target", "[0, 1]", "5"], lambda w: attribute(w.text, ["ka"], target=5)),
     ("network without an adapter", SettingError, ["no adapter", "'swin'"], lambda w: backbone_from_config(dict(model_type="swin"))),
     ("image network of one grid a layer", SettingError, ["no adapter", "'resnet'"], lambda w: backbone_from_config(dict(model_type="resnet"))),
     ("unknown timm architecture", SettingError, ["timm", "'vit_tiny_patch16_22'", "did you mean"], lambda w: load_backbone("timm/vit_tiny_patch16_22", pretrained=False)),
@@ -494,6 +497,7 @@ GOOD = [
     ("labels from -1", lambda w: set(labels_of(w.rows(label=[-1, 1, -1, 1]))) == {"-1", "1"}),
     ("a class without rows", lambda w: labels_of(w.rows(names='["a", "b", "c"]')) == ["a", "b", "c"]),
     ("more rows than there are", lambda w: len(load_data(w.good, w.text.processor, n_train=10**6).train) == 32),
+    ("texts in an array", lambda w: len(w.text.explain(np.array(["ka", "good ka"]))) == 2),
     ("an empty settings.ini", lambda w: w.ini("")["paths"]["runs"]),
     ("no results yet", lambda w: read_rows(w.top / "none.jsonl") == []),
     ("a class name that is a path", lambda w: w.config(labels=["../../etc", "C:\\x"]).explain("ka").label in ("../../etc", "C:\\x")),
