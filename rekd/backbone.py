@@ -119,9 +119,12 @@ class TimmBackbone(Backbone):
         config: dict, # architecture and options, see `backbone_from_config`
         pool: str = "cls", # "cls" or "mean"
     ):
+        from timm.layers import PatchEmbed
         from timm.models.vision_transformer import VisionTransformer
         if not isinstance(net, VisionTransformer):
             raise SettingError(f"timm: expected a VisionTransformer, got {type(net).__name__}")
+        if not isinstance(net.patch_embed, PatchEmbed) or not net.patch_embed.flatten:
+            raise SettingError("timm: expected a ViT that cuts images of one size into patches, got a hybrid, or dynamic_img_size")
         if pool == "cls" and net.cls_token is None:
             raise SettingError("this timm network has no [CLS] state: set pool='mean'")
         super().__init__(config, net.embed_dim, pool)

@@ -253,6 +253,7 @@ BAD = [
     ("decoder that pools at its first token", SettingError, ["'mean'", "gpt2"], lambda w: backbone_from_config(dict(model_type="gpt2", n_embd=8, n_head=1, n_layer=1, vocab_size=9))),
     ("network that mixes padding in", SettingError, ["fnet", "padding"], lambda w: backbone_from_config(dict(model_type="fnet"))),
     ("class to explain that is none", SettingError, ["target", "[0, 1]", "5"], lambda w: attribute(w.text, ["ka"], target=5)),
+    ("hybrid of timm", SettingError, ["timm", "hybrid"], lambda w: backbone_from_config(dict(model_type="timm", architecture="vit_tiny_r_s16_p8_224", options=dict(img_size=32, depth=1)))),
     ("network without an adapter", SettingError, ["no adapter", "'swin'"], lambda w: backbone_from_config(dict(model_type="swin"))),
     ("image network of one grid a layer", SettingError, ["no adapter", "'resnet'"], lambda w: backbone_from_config(dict(model_type="resnet"))),
     ("unknown timm architecture", SettingError, ["timm", "'vit_tiny_patch16_22'", "did you mean"], lambda w: load_backbone("timm/vit_tiny_patch16_22", pretrained=False)),
