@@ -418,6 +418,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                             'rekd.train._describe': ('train.html#_describe', 'rekd/train.py'),
                             'rekd.train._groups': ('train.html#_groups', 'rekd/train.py'),
                             'rekd.train._json': ('train.html#_json', 'rekd/train.py'),
+                            'rekd.train._own_weights': ('train.html#_own_weights', 'rekd/train.py'),
                             'rekd.train._sums': ('train.html#_sums', 'rekd/train.py'),
                             'rekd.train._told': ('train.html#_told', 'rekd/train.py'),
                             'rekd.train._trainable': ('train.html#_trainable', 'rekd/train.py'),

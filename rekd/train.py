@@ -317,6 +317,15 @@ def _describe(config, seed, objective, data, model, processes=1, device="cpu"):
     return network | asdict(config) | run | numbers
 
 # %% ../nbs/05_train.ipynb #e18c39dd
+def _own_weights(objective):
+    "The weights that an objective holds, but for those of whole models (teachers)."
+    module = isinstance(objective, torch.nn.Module)
+    held = ([*objective.children(), *objective.parameters(recurse=False)] if module
+            else getattr(objective, "__dict__", {}).values())
+    for v in held:
+        if isinstance(v, torch.nn.Parameter): yield v
+        elif isinstance(v, torch.nn.Module) and not isinstance(v, RationaleModel): yield from v.parameters()
+
 def _check(model, data, objective):
     "SettingError, DataError or ModelError if these cannot be trained together."
     if isinstance(objective, type) or not callable(objective) or not hasattr(objective, "selects"):
@@ -331,9 +340,7 @@ def _check(model, data, objective):
     for name in ("train", "val"):
         if not same_reading(getattr(data, name).processor, model.processor):
             raise DataError(f"the {name} part was prepared by another processor than the model's: load it with model.processor")
-    held = objective.children() if isinstance(objective, torch.nn.Module) else getattr(objective, "__dict__", {}).values()
-    if any(p.requires_grad for m in held if isinstance(m, torch.nn.Module) and not isinstance(m, RationaleModel)
-           for p in m.parameters()):
+    if any(p.requires_grad for p in _own_weights(objective)):
         raise SettingError("the objective holds weights that would learn, and `fit` trains the model's alone: "
                            "freeze them, or make them a part of the model (model.NAME = ...)")
     if getattr(objective, "cache", None) and (data.train.augment or objective.cache_of != data.train.fingerprint()):

@@ -332,6 +332,7 @@ BAD = [
     ("unknown evaluation mask", SettingError, ["mask", "'tpk'", "'topk'"], lambda w: evaluate(w.text, w.data.val, "tpk")),
     ("data for another tokenizer", DataError, ["train", "model.processor"], lambda w: fit(other_words(), w.data, RE())),
     ("objective with weights of its own", SettingError, ["fit", "model's"], lambda w: fit(w.text, w.data, Own(extra=torch.nn.Linear(2, 2)))),
+    ("objective with a weight of its own", SettingError, ["fit", "model's"], lambda w: fit(w.text, w.data, Own(extra=torch.nn.Parameter(torch.ones(2))))),
     ("objective without parts", SettingError, ["loss", "parts"], lambda w: fit(w.text, w.data, Own(answer=torch.ones(())), quiet=True)),
     ("part of an objective that is a float", SettingError, ["mine", "one number", "0.5"], lambda w: fit(w.text, w.data, Own(answer=(torch.ones(()), dict(mine=0.5))), quiet=True)),
     ("part of an objective with the log's own name", SettingError, ["'step'"], lambda w: fit(w.text, w.data, Own(answer=(torch.ones(()), dict(step=torch.ones(())))), quiet=True)),
