@@ -547,8 +547,9 @@ def same_reading(
 ) -> bool:
     "Whether two processors make the same batches of the same inputs."
     if a is b: return True
-    if type(a) is not type(b) or a.to_dict() != b.to_dict(): return False
-    return a.tokenizer.get_vocab() == b.tokenizer.get_vocab() if isinstance(a, TextProcessor) else a.patch == b.patch
+    if isinstance(a, TextProcessor) and isinstance(b, TextProcessor):
+        return a.to_dict() == b.to_dict() and a.tokenizer.get_vocab() == b.tokenizer.get_vocab()
+    return vars(a) == vars(b)
 
 # %% ../nbs/01_backbone.ipynb #5a620bb6
 def load_processor(
