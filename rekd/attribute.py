@@ -85,7 +85,7 @@ def attribute(
 
 # %% ../nbs/08_attribute.ipynb #4a1130f1
 def post_hoc(
-    model: RationaleModel, # its predictor is explained, as a plain classifier; in eval mode
+    model: RationaleModel, # its predictor is explained, as a plain classifier
     x, # a text or PIL image, or a list of them
     method: str = "integrated_gradients", # one of `METHODS`
     sparsity: float | None = None, # share of features to mark; the config's if None
@@ -97,7 +97,7 @@ def post_hoc(
     batch = to_device(model.processor(sources), model.device)
     selectable, scores = model.selectable(batch), attribute(model, batch, method)
     mask = topk_mask(scores, selectable, model.config.sparsity if sparsity is None else sparsity)
-    with torch.no_grad(): probs = model.predict(batch, selectable.float()).softmax(-1)
+    with torch.no_grad(), evaluating(model): probs = model.predict(batch, selectable.float()).softmax(-1)
     low = scores.masked_fill(~selectable, torch.inf).amin(-1, keepdim=True)
     high = scores.masked_fill(~selectable, -torch.inf).amax(-1, keepdim=True)
     scaled = (scores - low) / (high - low).clamp(min=1e-12)

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['IMAGE_TYPES', 'DEFAULTS', 'Backbone', 'TextBackbone', 'ImageBackbone', 'TimmBackbone', 'BiGRU', 'reads_forwards',
            'backbone_from_config', 'find_settings', 'settings', 'bigru_name', 'weights_source', 'load_backbone',
-           'TextProcessor', 'ImageProcessor', 'same_reading', 'load_processor']
+           'TextProcessor', 'ImageProcessor', 'reads', 'same_reading', 'load_processor']
 
 # %% ../nbs/01_backbone.ipynb #17c3a796
 import configparser, math, os, re
@@ -541,15 +541,16 @@ class ImageProcessor:
         return dict(size=self.size, mean=self.mean, std=self.std)
 
 # %% ../nbs/01_backbone.ipynb #f21dbefc
+def reads(p: TextProcessor | ImageProcessor) -> dict:
+    "What a processor's batches are made of: the word pieces and their numbers; or size, patch, mean and std."
+    return dict(pieces=p.tokenizer.get_vocab()) if isinstance(p, TextProcessor) else dict(vars(p))
+
 def same_reading(
     a: TextProcessor | ImageProcessor,
     b: TextProcessor | ImageProcessor,
 ) -> bool:
     "Whether two processors make the same batches of the same inputs."
-    if a is b: return True
-    if isinstance(a, TextProcessor) and isinstance(b, TextProcessor):
-        return a.to_dict() == b.to_dict() and a.tokenizer.get_vocab() == b.tokenizer.get_vocab()
-    return vars(a) == vars(b)
+    return a is b or (a.to_dict() == b.to_dict() and reads(a) == reads(b))
 
 # %% ../nbs/01_backbone.ipynb #5a620bb6
 def load_processor(

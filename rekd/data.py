@@ -412,7 +412,7 @@ def paper_augment(image):
     return v2.RandomHorizontalFlip()(v2.RandomCrop((height, width), padding=max(width, height) // 8)(image))
 
 # %% ../nbs/04_data.ipynb #0fcafde6
-SPLIT_SEED = 2025
+SPLIT_SEED = 2025 # of subsets and validation splits, the same for all runs
 
 @dataclass
 class Data:

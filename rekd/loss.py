@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from fastcore.basics import patch
 from torch import Tensor
 from .errors import ModelError, SettingError, check_name, check_number, shown
-from .backbone import TextProcessor
+from .backbone import reads
 from .select import gumbel_noise, gumbel_softmax, topk_mask
 from .model import RationaleModel, _places, to_device
 
@@ -220,10 +220,9 @@ class REKD:
 # %% ../nbs/03_loss.ipynb #971e6d4c
 def _reads(model):
     "What a model's inputs and answers are, by name."
-    p = model.processor
-    how = (dict(pieces=p.tokenizer.get_vocab(), select_special=model.config.select_special)
-           if isinstance(p, TextProcessor) else vars(p))
-    return dict(classes=model.config.labels, inputs=model.generator.backbone.modality) | how
+    kind = model.generator.backbone.modality
+    special = dict(select_special=model.config.select_special) if kind == "text" else {}
+    return dict(classes=model.config.labels, inputs=kind) | reads(model.processor) | special
 
 # %% ../nbs/03_loss.ipynb #b3ab8b7e
 def read_alike(

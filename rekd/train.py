@@ -296,12 +296,13 @@ def data_fingerprint(data):
     return hashlib.sha256(repr(seen).encode()).hexdigest()[:16]
 
 # %% ../nbs/05_train.ipynb #d887c500
+def _short(text): return hashlib.sha256(text.encode()).hexdigest()[:16]
+
 def _told(value):
     "A setting of an objective, JSON-ready: large ones by a short name. None for what has no name, such as a function."
-    short = lambda text: hashlib.sha256(text.encode()).hexdigest()[:16]
     if isinstance(value, torch.nn.Module): return fingerprint(value)
-    if isinstance(value, torch.Tensor): return short(repr(value.tolist()))
-    if isinstance(value, (list, tuple, dict, type(None))): return short(repr(value))
+    if isinstance(value, torch.Tensor): return _short(repr(value.tolist()))
+    if isinstance(value, (list, tuple, dict, type(None))): return _short(repr(value))
     return value if isinstance(value, (str, int, float, bool)) else None
 
 def _describe(config, seed, objective, data, model, processes=1, device="cpu"):
@@ -312,8 +313,8 @@ def _describe(config, seed, objective, data, model, processes=1, device="cpu"):
     run = dict(precision=resolve_precision(config.precision), seed=seed, objective=type(objective).__name__,
                examples=len(data.train), data=data_fingerprint(data), teacher=fingerprint(teacher) if teacher else None,
                processes=processes, device=device, torch=torch.__version__, threads=torch.get_num_threads())
-    short = lambda v: v if isinstance(v, plain) else hashlib.sha256(json.dumps(v).encode()).hexdigest()[:16]
-    network = {k: short(v) for k, v in asdict(model.config).items()} | dict(selects=objective.selects)
+    network = {k: v if isinstance(v, plain) else _short(json.dumps(v)) for k, v in asdict(model.config).items()}
+    network["selects"] = objective.selects
     return network | asdict(config) | run | numbers
 
 # %% ../nbs/05_train.ipynb #e18c39dd
