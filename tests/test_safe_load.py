@@ -348,9 +348,12 @@ def offences(source):
     return found
 
 
+PLUGINS = {"registry.py": ["import_module"]} # what the caller names with --plugin, never what a file says
+
+
 @pytest.mark.parametrize("path", SOURCES, ids=lambda p: p.name)
 def test_nothing_that_is_read_can_run(path):
-    assert offences(path.read_text()) == []
+    assert offences(path.read_text()) == PLUGINS.get(path.name, [])
 
 
 def test_torch_load_is_used_once():
