@@ -243,6 +243,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                  'rekd.experiment.run_id': ('experiment.html#run_id', 'rekd/experiment.py'),
                                  'rekd.experiment.run_record': ('experiment.html#run_record', 'rekd/experiment.py'),
                                  'rekd.experiment.seconds_of': ('experiment.html#seconds_of', 'rekd/experiment.py'),
+                                 'rekd.experiment.show_looks': ('experiment.html#show_looks', 'rekd/experiment.py'),
                                  'rekd.experiment.study': ('experiment.html#study', 'rekd/experiment.py'),
                                  'rekd.experiment.study_plan': ('experiment.html#study_plan', 'rekd/experiment.py'),
                                  'rekd.experiment.study_tables': ('experiment.html#study_tables', 'rekd/experiment.py'),

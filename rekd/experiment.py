@@ -10,8 +10,9 @@ __all__ = ['PRESETS', 'VARIANTS', 'OBJECTIVES', 'STARTS', 'COST', 'PAPER', 'Pres
            'results_file', 'append_row', 'read_rows', 'read_study', 'cells', 'study_plan', 'seconds_of', 'run_id',
            'variant_preset', 'planned', 'make_row', 'study', 'model_name', 'results_table', 'mean_interval',
            't_interval', 'p_value', 'holm', 'recovered', 'recovery_interval', 'kept_epoch', 'at_goal', 'paired',
-           'paired_by_mask', 'compare_looks', 'beside_paper', 'summary', 'kept_epochs', 'rationale_accuracy',
-           'study_tables', 'demo', 'build_starter', 'write_subset', 'build_starter_teacher', 'build_starter_students']
+           'paired_by_mask', 'compare_looks', 'show_looks', 'beside_paper', 'summary', 'kept_epochs',
+           'rationale_accuracy', 'study_tables', 'demo', 'build_starter', 'write_subset', 'build_starter_teacher',
+           'build_starter_students']
 
 # %% ../nbs/09_experiment.ipynb #ba0e4f4b
 import dataclasses
@@ -899,6 +900,23 @@ def compare_looks(
                           for p in paired(rows, mask)]).set_index(["look", "mask"])
     p = [None if v is None or v != v else v for v in table.p]
     return table.assign(p_holm=pd.Series(holm(p), index=table.index, dtype=float))
+
+# %% ../nbs/09_experiment.ipynb #a7c1e0de
+def show_looks(
+    looks, # as from `compare_looks`
+): # a pandas DataFrame of texts, with the same lines
+    "What `compare_looks` found, to be read: points of accuracy, intervals, corrected p values."
+    import pandas as pd
+    def told(value, low, high, form): # a number and its interval, or what there is of them
+        known = lambda x: x is not None and x == x
+        if not known(value): return ""
+        return format(value, form) + (f" [{low:{form}}, {high:{form}}]" if known(low) else "")
+    lines = [{"REKD - RE": told(100 * r.rekd_minus_re, *(None if v is None else 100 * v for v in (r.t_low, r.t_high)), "+.1f"),
+              "p": told(r.p_holm, None, None, ".3f"),
+              "gap recovery": told(r.gap_recovery, r.recovery_low, r.recovery_high, ".2f"),
+              "pairs": r.n_seeds, "early": r.before_goal} for r in looks.itertuples()]
+    table = pd.DataFrame(lines, index=looks.index)
+    return table if table.early.any() else table.drop(columns="early")
 
 # %% ../nbs/09_experiment.ipynb #385f0a9b
 PAPER = [dict(dataset=d, student=s, cls=c, re=re, rekd=rekd) for d, s, c, re, rekd in (
