@@ -9,7 +9,7 @@ __all__ = ['PRESETS', 'VARIANTS', 'OBJECTIVES', 'STARTS', 'COST', 'PAPER', 'Pres
            'this_machine', 'git_revision', 'run_record', 'run_folder', 'check_run', 'measure', 'run', 'load_students',
            'results_file', 'append_row', 'read_rows', 'read_study', 'cells', 'study_plan', 'seconds_of', 'run_id',
            'variant_preset', 'planned', 'make_row', 'study', 'model_name', 'results_table', 'mean_interval',
-           't_interval', 'p_value', 'holm', 'recovered', 'recovery_interval', 'kept_epoch', 'at_goal', 'paired',
+           't_interval', 'p_value', 'holm', 'recovered', 'recovery_interval', 'epoch_kept', 'epoch_at_goal', 'paired',
            'paired_by_mask', 'compare_looks', 'show_looks', 'beside_paper', 'summary', 'kept_epochs',
            'rationale_accuracy', 'study_tables', 'demo', 'build_starter', 'write_subset', 'build_starter_teacher',
            'build_starter_students']
@@ -834,20 +834,20 @@ def recovery_interval(
     return (None, None) if np.isnan(low) or np.isnan(high) else (float(low), float(high))
 
 # %% ../nbs/09_experiment.ipynb #a7c1e0d9
-def kept_epoch(
+def epoch_kept(
     row: dict,
 ) -> dict: # of its `epochs`
-    "The epoch whose model a run kept: that of the lowest validation loss, unless the row names another (`kept_epoch`, from 0)."
-    named = row.get("kept_epoch")
-    return min(row["epochs"], key=lambda e: e["val"]["loss"] if named is None else e["epoch"] != named)
+    "The epoch whose model a run kept: that of the lowest validation loss, of those at the curriculum's goal (in rows of older versions: of all)."
+    return min([e for e in row["epochs"] if e.get("at_goal", True)] or row["epochs"], key=lambda e: e["val"]["loss"])
 
-def at_goal(
+def epoch_at_goal(
     row: dict,
     epoch: dict | None = None, # of its `epochs`; the kept one if None
 ) -> bool: # True also for runs without a target, such as CLS
-    "Whether the share that was asked for had fallen to the goal when an epoch ended (to 1% of it: the goal is reached in the step that follows)."
-    target = (epoch or kept_epoch(row)).get("sparsity_target")
-    return row["objective"] not in ("re", "rekd") or target is None or target <= 1.01 * row["config"]["sparsity"]
+    "Whether the share that was asked for had fallen to the goal in an epoch's last step."
+    epoch = epoch or epoch_kept(row)
+    if row["objective"] not in ("re", "rekd"): return True
+    return epoch.get("at_goal", epoch.get("sparsity_target", 0.0) <= row["config"]["sparsity"] + 1e-9)
 
 # %% ../nbs/09_experiment.ipynb #7f3fb8de
 def paired(
@@ -865,7 +865,7 @@ def paired(
         raise DataError(f"differences are taken between one row and one, got two of {' '.join(map(str, twice[0]))}: "
                         "leave variants out")
     accuracy = {key: r["masks"][mask]["accuracy"] for key, r in zip(keys, rows) if mask in r["masks"]}
-    early = {key for key, r in zip(keys, rows) if r.get("epochs") and not at_goal(r)}
+    early = {key for key, r in zip(keys, rows) if r.get("epochs") and not epoch_at_goal(r)}
     cls, out = [r["masks"]["none"]["accuracy"] for r in rows if r["objective"] == "cls"], []
     for start in dict.fromkeys(r["start"] for r in rows if r["objective"] == "rekd"):
         seeds = [s for o, st, s in accuracy if o == "rekd" and st == start and ("re", start, s) in accuracy]
@@ -970,9 +970,9 @@ def kept_epochs(
     if any("topk" not in r["masks"] or "trace" not in r["epochs"][-1] for r in rows):
         raise DataError("expected rows of RE or REKD with traces: leave CLS and random out, and train older runs again")
     def line(r):
-        epoch, masks = kept_epoch(r), r["masks"]
+        epoch, masks = epoch_kept(r), r["masks"]
         kept = [window["kept"] for e in r["epochs"] for window in e["trace"]]
-        return dict(objective=r["objective"], seed=r["seed"], epoch=epoch["epoch"], asked_for=epoch["sparsity_target"], at_goal=at_goal(r),
+        return dict(objective=r["objective"], seed=r["seed"], epoch=epoch["epoch"], asked_for=epoch["sparsity_target"], at_goal=epoch_at_goal(r),
                     validation=epoch["val"]["accuracy"], topk=masks["topk"]["accuracy"], sampled=masks["sampled"]["accuracy"],
                     kept_when_sampled=masks["sampled"]["selection_rate"],
                     kept_at_least=min(kept), kept_at_the_end=kept[-1])
