@@ -894,10 +894,11 @@ def compare_looks(
     looks: dict[str, list[dict]], # name -> rows with CLS, RE and REKD of one start
     masks: tuple = ("topk", "sampled"),
 ): # a pandas DataFrame: a line a look and mask, what `paired` tells, and p_holm, corrected over all lines
-    "Several looks at one question, REKD minus RE, with Holm's correction over the whole table. Errors as in `paired`."
+    "Several looks at one question, REKD minus RE, with Holm's correction over the whole table. DataError if no look has a pair; errors as in `paired`."
     import pandas as pd
-    table = pd.DataFrame([dict(look=name, mask=mask) | p for name, rows in looks.items() for mask in masks
-                          for p in paired(rows, mask)]).set_index(["look", "mask"])
+    lines = [dict(look=name, mask=mask) | p for name, rows in looks.items() for mask in masks for p in paired(rows, mask)]
+    if not lines: raise DataError(f"no RE and REKD of one seed and start under {' or '.join(masks)}: there is nothing to compare")
+    table = pd.DataFrame(lines).set_index(["look", "mask"])
     p = [None if v is None or v != v else v for v in table.p]
     return table.assign(p_holm=pd.Series(holm(p), index=table.index, dtype=float))
 

@@ -1,5 +1,6 @@
 "Claims that are stronger than their rows: intervals where a ratio stands, corrections where there were several looks, marks on runs that were kept too early."
 import json
+import re
 import warnings
 from pathlib import Path
 
@@ -11,11 +12,13 @@ from rekd.errors import DataError, SettingError
 from rekd.experiment import (beside_paper, compare_looks, epoch_at_goal, epoch_kept, holm, kept_epochs, mean_interval, p_value, paired, read_rows,
                              recovery_interval, results_file, study_tables, t_interval)
 
+top = Path(__file__).parents[1]
+
+
 @pytest.fixture
 def our_rows(monkeypatch):
     "The results of the repository, which other tests are kept away from; only read here."
-    monkeypatch.setenv("REKD_ARTIFACTS", str(Path(__file__).parents[1] / "artifacts"))
-
+    monkeypatch.setenv("REKD_ARTIFACTS", str(top / "artifacts"))
 
 
 def fake(cls, re, rekd, mask="topk", start="paper"):
@@ -103,6 +106,8 @@ def test_looks_of_one_pair_have_no_p():
 def test_looks_refuse_what_paired_refuses():
     with pytest.raises(DataError): compare_looks({"twice": fake([0.8], [0.6], [0.7]) * 2})
     with pytest.raises(SettingError): compare_looks({"a": fake([0.8], [0.6], [0.7])}, ("top",))
+    for nothing in ({}, {"a": []}, {"a": fake([0.8], [], [0.7])}, {"a": fake([0.8], [0.6], [0.7], mask="sampled")}):
+        with pytest.raises(DataError, match="nothing to compare"): compare_looks(nothing, ("topk",))
 
 def test_one_bootstrap_is_the_same_every_time():
     assert recovery_interval([0.8, 0.82], [0.6, 0.65], [0.7, 0.72]) == recovery_interval([0.8, 0.82], [0.6, 0.65], [0.7, 0.72])
@@ -143,3 +148,23 @@ def test_how_many_of_our_runs_were_kept_too_early(our_rows):
     assert {k: n for k, n in count.items() if n} == {
         ("cpu-cifar10", "re", "paper"): 2, ("cpu-cifar10", "re", "warm"): 5, ("cpu-cifar100-20", "re", "paper"): 1,
         ("cpu-cifar100-20", "re", "warm"): 3, ("gpu-cifar10", "re", "warm"): 5, ("gpu-cifar10", "re", "paper"): 1}
+
+
+def sentences(markdown):
+    "The sentences of a page's prose, without code, tables, outputs and headings."
+    text = re.sub(r"^```.*?^```|^<!--.*?-->", "", markdown, flags=re.S | re.M)
+    text = re.sub(r"^(    |\t|\||#|>|!\[).*$", "", text, flags=re.M)
+    text = re.sub(r"\]\([^)]*\)", "]", text)
+    blocks = re.split(r"\n\s*\n|^\s*(?:[-*]|\d+\.)\s+", text, flags=re.M)
+    return [s for b in blocks for s in re.split(r"(?<=[.!?])[)*]*\s+", " ".join(b.split())) if len(s.split()) > 1]
+
+def test_readme_is_read_once():
+    "Short sentences: half of them under 18 words, none over 40."
+    lengths = [len(s.split()) for s in sentences((top / "README.md").read_text(encoding="utf-8"))]
+    assert len(lengths) > 60 and np.median(lengths) < 18 and max(lengths) <= 40
+
+@pytest.mark.parametrize("page", sorted((top / "nbs" / "experiments").glob("*.ipynb")), ids=lambda p: p.stem)
+def test_in_short_is_short(page):
+    cells = ["".join(c["source"]) for c in json.loads(page.read_text(encoding="utf-8"))["cells"]]
+    short, = (part for cell in cells for part in cell.split("\n\n") if part.startswith("**In short.**"))
+    assert len(short.split()) <= 80 + 2 # the two of its name
