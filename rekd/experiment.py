@@ -909,11 +909,10 @@ def show_looks(
     "What `compare_looks` found, to be read: points of accuracy, intervals, corrected p values."
     import pandas as pd
     def told(value, low, high, form): # a number and its interval, or what there is of them
-        known = lambda x: x is not None and x == x
-        if not known(value): return ""
-        return format(value, form) + (f" [{low:{form}}, {high:{form}}]" if known(low) else "")
-    lines = [{"REKD - RE": told(100 * r.rekd_minus_re, *(None if v is None else 100 * v for v in (r.t_low, r.t_high)), "+.1f"),
-              "p": told(r.p_holm, None, None, ".3f"),
+        if pd.isna(value): return ""
+        return format(value, form) + ("" if pd.isna(low) else f" [{low:{form}}, {high:{form}}]")
+    points = looks[["rekd_minus_re", "t_low", "t_high"]].astype(float) * 100
+    lines = [{"REKD - RE": told(*points.loc[r.Index], "+.1f"), "p": told(r.p_holm, None, None, ".3f"),
               "gap recovery": told(r.gap_recovery, r.recovery_low, r.recovery_high, ".2f"),
               "pairs": r.n_seeds, "early": r.before_goal} for r in looks.itertuples()]
     table = pd.DataFrame(lines, index=looks.index)
