@@ -911,10 +911,10 @@ def show_looks(
     def told(value, low, high, form): # a number and its interval, or what there is of them
         if pd.isna(value): return ""
         return format(value, form) + ("" if pd.isna(low) else f" [{low:{form}}, {high:{form}}]")
-    points = looks[["rekd_minus_re", "t_low", "t_high"]].astype(float) * 100
-    lines = [{"REKD - RE": told(*points.loc[r.Index], "+.1f"), "p": told(r.p_holm, None, None, ".3f"),
+    points = (looks[["rekd_minus_re", "t_low", "t_high"]].astype(float) * 100).to_numpy()
+    lines = [{"REKD - RE": told(lead, low, high, "+.1f"), "p": told(r.p_holm, None, None, ".3f"),
               "gap recovery": told(r.gap_recovery, r.recovery_low, r.recovery_high, ".2f"),
-              "pairs": r.n_seeds, "early": r.before_goal} for r in looks.itertuples()]
+              "pairs": r.n_seeds, "early": r.before_goal} for r, (lead, low, high) in zip(looks.itertuples(), points)]
     table = pd.DataFrame(lines, index=looks.index)
     return table if table.early.any() else table.drop(columns="early")
 
