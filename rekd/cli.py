@@ -231,9 +231,15 @@ def run_table(command: Table):
                 | {"mask": "", "n_seeds": "d", "accuracy_mean": ".3f", "accuracy_std": ".3f", "selection_rate": ".3f"}))
     if found["paired"]:
         print("\n" + table(found["paired"], {"start": "", "rekd_minus_re": "+.3f", "ci_low": "+.3f", "ci_high": "+.3f",
-                                             "t_low": "+.3f", "t_high": "+.3f", "n_seeds": "d", "gap_recovery": ".2f"}))
+                                             "t_low": "+.3f", "t_high": "+.3f", "n_seeds": "d", "gap_recovery": ".2f",
+                                             "recovery_low": ".2f", "recovery_high": ".2f"}))
         print("Differences are paired over seeds, under topk, with two 95% intervals: ci by bootstrap (of three seeds or "
-              "fewer: the smallest to the largest), t by Student; gap_recovery is (REKD - RE) / (CLS - RE).")
+              "fewer: the smallest to the largest), t by Student; gap_recovery is (REKD - RE) / (CLS - RE), with its bootstrap "
+              "interval.")
+        for p in found["paired"]:
+            if p["before_goal"]:
+                print(f"From the {p['start']} start {p['before_goal']} of {2 * p['n_seeds']} models were kept before the share that "
+                      "they were asked for had fallen to its goal.")
     print(f"Accuracy on the {'validation' if command.preset.endswith('-search') else 'test'} part.")
     if command.json: save(command.json, json.dumps(found, indent=1) + "\n")
 
