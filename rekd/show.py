@@ -9,18 +9,23 @@ __all__ = ['KEPT', 'DROPPED', 'RESET', 'STYLE', 'COLOURS', 'MARKERS', 'TRACED', 
            'plot_temperature', 'draw_frame', 'rationale_gif', 'sweep', 'report_data', 'report_page', 'report_examples']
 
 # %% ../nbs/07_show.ipynb #b06a6600
-import base64, hashlib, html, io, json, re
+import base64, hashlib, html, io, json, logging, re
+from collections import Counter
 from collections.abc import Iterable
+from dataclasses import replace
 from importlib.resources import files
 from itertools import cycle, groupby
 from textwrap import fill
 from typing import Any
 import numpy as np
 import torch
-from .errors import DataError, SettingError
+from .errors import DataError, ModelError, SettingError, check_number, shown
 from .select import gumbel_noise, gumbel_softmax
-from .model import Explanation, RationaleModel, _by_span, _overlay, _read_to, _shade, _words, to_device
-from .data import class_numbers, data_folder, load_rows, read_folder
+from .backbone import TextProcessor, _to_rgb
+from .model import (Explanation, RationaleModel, _by_span, _overlay, _read_to, _shade, _tags, _without_tags, _words,
+                        check_selects, to_device)
+from .data import Examples, class_numbers, data_folder, load_test, read_folder
+from .train import evaluate
 from .evaluate import comprehensiveness, judge_document, load_eraser, plausibility, sufficiency, word_spans
 
 # %% ../nbs/07_show.ipynb #e7608431
@@ -28,7 +33,8 @@ def segments(
     e: Explanation, # of a text
 ) -> list[tuple[str, bool]]: # stretches of the text in order, and whether each was kept
     """Cut a text into kept and dropped stretches that, joined, are the text again.
-    Neighbours of one kind are one stretch, and a gap between two kept features is kept."""
+    Neighbours of one kind are one stretch, and a gap between two kept features is kept. SettingError for anything but a text."""
+    if not isinstance(e.source, str): raise SettingError(f"only a text can be cut into stretches, got {type(e.source).__name__}")
     out: list[tuple[str, bool]] = []
     at = 0
     def add(s, keep):
@@ -46,19 +52,31 @@ def segments(
 KEPT, DROPPED, RESET = "\x1b[1;30;48;5;215m", "\x1b[2m", "\x1b[0m"
 
 # %% ../nbs/07_show.ipynb #b666e0f6
+def _to_squares(e: Explanation, colour: bool) -> str:
+    "A picture's patches, row by row: `#` for kept, `.` for dropped."
+    side = [1 + max(at) for at in zip(*e.features)]
+    kept = {tuple(at) for at, m in zip(e.features, e.mask) if m}
+    sign = lambda at: (f"{KEPT}##{RESET}" if colour else "##") if at in kept else f"{DROPPED}..{RESET}" if colour else ".."
+    return "\n".join(" ".join(sign((r, c)) for c in range(side[1])) for r in range(side[0]))
+
 def to_terminal(
-    e: Explanation, # of a text
+    e: Explanation, # of a text or a picture
     colour: bool = True, # ANSI colours; else [brackets]
     width: int | None = 600, # cut a longer text after so many characters; None for never
 ) -> str:
-    "A text with its rationale marked, as far as the model read it."
-    end = _read_to(e.source, e.spans)
+    "A text with its rationale marked, as far as the model read it; of a picture, a drawing of its patches. SettingError for an explanation without either."
+    if width is not None: check_number("width", width, "[1, inf)", whole=True)
+    if not isinstance(e.source, str):
+        if e.source is None or not e.features: raise SettingError("this explanation holds no text and no picture: there is nothing to draw")
+        return _to_squares(e, colour)
+    text, spans = _without_tags(e.source, e.spans, e.mask)
+    end = _read_to(text, spans)
     out, left = [], end if width is None else min(width, end)
-    for s, keep in segments(e):
+    for s, keep in segments(replace(e, source=text, spans=spans)):
         s = "".join(c if c.isprintable() else " " for c in s[:left])
         if s: out.append((f"{KEPT if keep else DROPPED}{s}{RESET}" if colour else f"[{s}]" if keep else s))
         left -= len(s)
-    more = " ..." if width is not None and end > width else " ... (the rest was not read)" if end < len(e.source) else ""
+    more = " ..." if width is not None and end > width else " ... (the rest was not read)" if end < len(text) else ""
     return "".join(out) + more
 
 # %% ../nbs/07_show.ipynb #75e8d828
@@ -67,7 +85,7 @@ def verdict(
     truth: str | None = None, # the true label, if it is known
 ) -> str: # such as "negative 83%, right"
     "The predicted label, its probability, and whether it is right."
-    said = f"{e.label} {e.probabilities[e.label]:.0%}" if e.probabilities else e.label
+    said = f"{e.label} {e.probabilities[e.label]:.0%}" if e.label in e.probabilities else e.label
     return said if truth is None else f"{said}, {'right' if e.label == truth else 'wrong'}"
 
 # %% ../nbs/07_show.ipynb #b78cfef4
@@ -76,7 +94,9 @@ def human_rationale(
     marks: list, # phrases of the text, or (start, end) spans of characters
     label: str, # the class for which they are evidence
 ) -> Explanation:
-    "A human rationale, drawn like a model's. DataError for a phrase that is empty or not in the text."
+    "A human rationale, drawn like a model's. DataError for a phrase that is empty or not in the text, or a span outside it."
+    if not isinstance(text, str): raise DataError(f"people mark words of a text, got {shown(text)}")
+    if isinstance(marks, str): raise DataError(f"marks must be a list of phrases or spans, got {shown(marks)}")
     if "" in marks: raise DataError("a marked phrase is empty: a mark is a piece of the text, or a (start, end) span")
     spans, kept = word_spans(text), [m for m in marks if not isinstance(m, str)]
     for phrase in (m for m in marks if isinstance(m, str)):
@@ -85,20 +105,37 @@ def human_rationale(
             raise DataError(f"the marked phrase {phrase!r} is not in the text: "
                             f"a mark is a piece of it, letter by letter, or a (start, end) span")
         kept += found
+    if bad := [m for m in kept if len(m) != 2 or not 0 <= m[0] < m[1] <= len(text)]:
+        raise DataError(f"a marked span is (start, end) in the text's {len(text)} characters, got {shown(bad[0])}")
     mask = [int(any(a < end and start < b for start, end in kept)) for a, b in spans]
     return Explanation(label, {}, [text[a:b] for a, b in spans], mask, [float(m) for m in mask], text, spans)
 
 # %% ../nbs/07_show.ipynb #2896afa6
+def _same_input(
+    models: dict[str, Explanation],
+    where: str = "", # of the message
+):
+    "SettingError unless there are explanations, all of texts or all of one picture. A text stands in each column; a picture is shown once."
+    if not models: raise SettingError(f"{where}there are no explanations to draw")
+    say = lambda x: "a text" if isinstance(x, str) else "nothing" if x is None else f"a picture of {x.width} x {x.height}"
+    (first, its), *others = ((name, e.source if isinstance(e.source, str | None) else _to_rgb(e.source)) for name, e in models.items())
+    for name, other in others:
+        if type(its) is not type(other) or not isinstance(its, str) and its != other:
+            raise SettingError(f"{where}{first} explains {say(its)}, {name} another input, {say(other)}: give explanations of one")
+
 def side_by_side(
     models: dict[str, Explanation], # name -> its explanation of the same input
     truth: str | None = None, # the true label, if it is known
 ) -> str: # HTML
-    "The same input as several models, and people, read it."
+    "The same input as several models, and people, read it; a picture itself comes first. SettingError for explanations of different pictures, of texts and pictures, or none."
+    _same_input(models)
     judged = lambda e: "" if truth is None else ", right" if e.label == truth else ", wrong"
     line, columns = "border-bottom:1px solid #8886", "repeat(auto-fit,minmax(min(100%,11rem),1fr))"
-    cells = [f'<div><div style="{line}"><b>{html.escape(name)}</b>{judged(e)}</div>{e._repr_html_()}</div>'
-             for name, e in models.items()]
-    return f'<div style="display:grid;grid-template-columns:{columns};gap:1rem 1.5rem">{"".join(cells)}</div>'
+    cell = lambda head, body: f'<div dir="auto"><div style="{line}">{head}</div>{body}</div>'
+    cells = [cell(f"<b>{html.escape(name)}</b>{judged(e)}", e.to_html(beside=False)) for name, e in models.items()]
+    if not isinstance(source := next(iter(models.values())).source, str | None):
+        cells.insert(0, cell("the picture", f'<img alt="the whole picture" style="width:224px;max-width:100%;margin:.5em 0" src="{_data_uri(source)}">'))
+    return f'<div style="display:grid;grid-template-columns:{columns};gap:1rem 1.5rem;overflow-wrap:anywhere">{"".join(cells)}</div>'
 
 # %% ../nbs/07_show.ipynb #7ede1d9b
 STYLE = """
@@ -109,16 +146,25 @@ h1{line-height:1.2}section{margin:2.5rem 0}h2{font-size:1.15rem}img{max-width:10
 """
 
 # %% ../nbs/07_show.ipynb #d3c796ef
+def _check_examples(examples: list[dict[str, Explanation]], truths: list[str] | None):
+    "SettingError unless there are examples, each of one input, with one truth each."
+    if not examples: raise SettingError("there are no examples to draw")
+    if truths is not None and len(truths) != len(examples):
+        raise SettingError(f"{len(examples)} examples, but {len(truths)} truths: give one for each")
+    for i, models in enumerate(examples, 1): _same_input(models, f"example {i}: ")
+
 def rationale_page(
     examples: list[dict[str, Explanation]], # an entry an example: model name -> its explanation
     truths: list[str] | None = None, # the true label of each example
     title: str = "Rationales", # heading of the page
     note: str = "", # a paragraph under it
 ) -> str: # a whole HTML document
-    "A self-contained page that shows every model's rationale for the same inputs next to each other."
+    """A self-contained page that shows every model's rationale for the same inputs next to each other.
+    SettingError without examples, for explanations of different inputs in one example, or truths of another number."""
+    _check_examples(examples, truths)
     title, note, body = html.escape(title), html.escape(note), ""
     for i, models in enumerate(examples):
-        truth = truths[i] if truths else None
+        truth = truths[i] if truths is not None else None
         heading = f"Example {i + 1}" + (f", truly {html.escape(truth)}" if truth else "")
         heading = f"<h2>{heading}</h2>" if len(examples) > 1 else ""
         body += f"<section>{heading}{side_by_side(models, truth)}</section>"
@@ -132,8 +178,9 @@ def _heat_map(
     e: Explanation, # of an image
 ): # what `Figure.colorbar` needs
     "The keep probability of every patch."
-    side = 1 + max(r for r, _ in e.features)
-    return ax.imshow(np.reshape(e.scores, (side, side)), cmap="cividis", vmin=0, vmax=1)
+    grid = np.full([1 + max(at) for at in zip(*e.features)], np.nan) # a patch without a score stays white
+    for at, score in zip(e.features, e.scores): grid[tuple(at)] = score
+    return ax.imshow(grid, cmap="cividis", vmin=0, vmax=1)
 
 # %% ../nbs/07_show.ipynb #d42fddc4
 def image_grid(
@@ -141,17 +188,22 @@ def image_grid(
     truths: list[str] | None = None, # the true label of each picture
     heat: bool = False, # also draw the keep probability of every patch
 ): # a matplotlib figure
-    "Pictures x models: the kept patches in colour over the dimmed picture, the verdict below."
+    "Pictures x models: the kept patches in colour over the dimmed picture, the verdict below. SettingError for anything but the same models' explanations of pictures."
+    _check_examples(examples, truths)
+    if any(e.source is None or isinstance(e.source, str) or not e.features for models in examples for e in models.values()):
+        raise SettingError("a grid needs explanations of pictures; `rationale_page` draws texts")
+    if odd := next((list(models) for models in examples if list(models) != list(examples[0])), None):
+        raise SettingError(f"each column is a model: {shown(list(examples[0]))} in the first example, {shown(odd)} in another")
     from matplotlib.figure import Figure
     kinds = ["", ":\nkeep probability"] if heat else [""]
     names = ["input"] + [name + kind for name in examples[0] for kind in kinds]
     fig = Figure(figsize=(1.75 * len(names) + 0.8 * heat, 2.0 * len(examples) + 0.3), dpi=100, layout="constrained")
     axes = fig.subplots(len(examples), len(names), squeeze=False)
     below = lambda ax, text: ax.set_xlabel(fill(text.replace("_", " "), 20)) # a picture is some 20 letters wide
-    for models, truth, row in zip(examples, truths or cycle([None]), axes):
+    for models, truth, row in zip(examples, truths if truths is not None else cycle([None]), axes):
         source, places = next(iter(models.values())).source, iter(row)
         ax = next(places)
-        ax.imshow(np.asarray(source.convert("RGB").resize((224, 224)))); below(ax, truth or "")
+        ax.imshow(np.asarray(_to_rgb(source).resize((224, 224)))); below(ax, truth or "")
         for e in models.values():
             ax = next(places)
             ax.imshow(np.asarray(_overlay(e.source, e.features, e.mask))); below(ax, verdict(e, truth))
@@ -175,8 +227,12 @@ def model_colours(names: Iterable[str]) -> dict[str, str]: # name -> colour
 
 # %% ../nbs/07_show.ipynb #2cde4a8d
 def _runs(history: list) -> list[list[dict]]:
-    "What `fit` returned, once or for several seeds, as a list of runs."
-    return history if isinstance(history[0], list) else [history]
+    "What `fit` returned, once or for several seeds, as a list of runs. DataError for no epochs, or runs of different lengths, which have no mean."
+    runs = history if history and isinstance(history[0], list) else [history]
+    if not all(runs): raise DataError("a history needs an epoch or more, got none")
+    if len(lengths := {len(run) for run in runs}) > 1:
+        raise DataError(f"runs of {' and '.join(map(str, sorted(lengths)))} epochs have no mean: draw them as models of their own")
+    return runs
 
 # %% ../nbs/07_show.ipynb #d4b93cf3
 def _band(
@@ -217,8 +273,9 @@ def plot_curves(
     title: str = "",
 ): # a matplotlib figure
     """Training cross-entropy, validation accuracy, mean keep probability and temperature over the epochs.
-    A line a model, with a band of one standard deviation if it has several seeds."""
+    A line a model, with a band of one standard deviation if it has several seeds. DataError without histories."""
     from matplotlib.figure import Figure
+    if not histories: raise DataError("a figure of curves needs a history, got none")
     fig = Figure(figsize=(10, 6.5), dpi=100, layout="constrained")
     axes = fig.subplots(2, 2)
     panel(axes[0, 0], histories, lambda r: r["train"]["ce"], "training cross-entropy (nats)")
@@ -249,14 +306,19 @@ def plot_seeds(
     teacher: float | None = None, # accuracy from its own rationales of who taught from the paper's start
     title: str = "",
 ): # a matplotlib figure
-    "Test accuracy of every run under top-k: RE and REKD of one seed tied together, CLS and random masks as a frame."
+    """Test accuracy of every run under top-k: RE and REKD of one seed tied together, CLS and random masks as a frame.
+    DataError without rows, or for two rows of one objective, start and seed: a figure shows one variant."""
     from matplotlib.figure import Figure
+    counts = Counter((r["objective"], r["start"], r["seed"]) for r in rows)
+    if twice := [k for k, n in counts.items() if n > 1]:
+        raise DataError(f"{counts[twice[0]]} rows are of {' '.join(map(str, twice[0]))}: choose one variant, such as [r for r in rows if not r.get('variant')]")
     fig = Figure(figsize=(7, 4), dpi=100, layout="constrained")
     ax = fig.subplots()
     score = {(r["objective"], r["start"], r["seed"]):
              r["masks"].get("topk", next(iter(r["masks"].values())))["accuracy"] for r in rows}
     columns = [c for c in (("random", "paper"), ("re", "paper"), ("rekd", "paper"), ("re", "warm"), ("rekd", "warm"),
                            ("cls", "paper")) if any(k[:2] == c for k in score)]
+    if not columns: raise DataError("a figure of seeds needs rows of CLS, random masks, RE or REKD, got none")
     for x, (objective, start) in enumerate(columns):
         mine = {seed: a for (*c, seed), a in score.items() if tuple(c) == (objective, start)}
         ax.scatter([x] * len(mine), list(mine.values()), color=COLOURS[1 if objective == "rekd" else 0], zorder=3)
@@ -378,8 +440,10 @@ def plot_temperature(
     scores, # keep probabilities, from any number of explanations
     temperatures: tuple = (5.0, 1.0, 0.1), # of the histograms
 ): # a matplotlib figure
-    "How the temperature turns soft choices hard: their distribution, and the share that is nearly 0 or 1."
+    "How the temperature turns soft choices hard: their distribution, and the share that is nearly 0 or 1. DataError without scores in [0, 1]."
     from matplotlib.figure import Figure
+    if bad := [p for p in scores if not 0 <= p <= 1] or (["none"] if not len(scores) else []):
+        raise DataError(f"a keep probability must be in [0, 1], got {bad[0]}")
     fig = Figure(figsize=(10, 3.4), dpi=100, layout="constrained")
     left, right = fig.subplots(1, 2)
     for T, c, style in zip(temperatures, cycle(COLOURS), cycle(("-", "--", ":"))):
@@ -398,17 +462,28 @@ def plot_temperature(
     return fig
 
 # %% ../nbs/07_show.ipynb #77f599a0
+def _broken(letters: str, font, room: float, width: float) -> Iterable[str | None]: # pieces that fit; None begins a line
+    "A word that is wider than the line, cut letter by letter."
+    out, line = [], ""
+    for c in letters:
+        if font.getlength(line + c) > room: out += [line, None]; line, room = "", width
+        line += c
+    return [s for s in (*out, line) if s != ""]
+
 def _lay_out(e: Explanation, font, width: int, line: float) -> list[tuple]:
-    "Stretches of a text as (x, y, letters, keep probability or None), words wrapped at `width` pixels."
-    ink: list[float | None] = [None] * len(e.source)
-    x, y, out = 0.0, 0.0, []
-    for (a, b), (m, s) in _by_span(e.spans, e.mask, e.scores).items(): ink[a:b] = [s if m else None] * (b - a)
-    for word in re.finditer(r"\S+", e.source):
-        if x and x + font.getlength(word.group()) > width: x, y = 0.0, y + line
-        for score, run in groupby(range(*word.span()), ink.__getitem__):
-            letters = "".join(e.source[i] for i in run)
-            out.append((x, y, letters, score))
-            x += font.getlength(letters)
+    "Stretches of a text as (x, y, letters, keep probability or None), words wrapped at `width` pixels, longer ones broken."
+    text, spans = _without_tags(e.source, e.spans, e.mask)
+    ink: list[float | None] = [None] * len(text)
+    x, y, at, out = 0.0, 0.0, 0, []
+    for (a, b), (m, s) in _by_span(spans, e.mask, e.scores).items(): ink[a:b] = [s if m else None] * (b - a)
+    for gap, word in re.findall(r"(\s*)(\S+)", text):
+        start, at = at + len(gap), at + len(gap) + len(word)
+        if x and ("\n" in gap or x + font.getlength(word) > width): x, y = 0.0, y + line
+        for score, run in groupby(range(start, at), ink.__getitem__):
+            letters = "".join(text[i] for i in run)
+            for letters in _broken(letters, font, width - x, width) if font.getlength(word) > width else [letters]:
+                if letters is None: x, y = 0.0, y + line
+                else: out.append((x, y, letters, score)); x += font.getlength(letters)
         x += font.getlength(" ")
     return out
 
