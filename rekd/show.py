@@ -6,7 +6,8 @@
 __all__ = ['KEPT', 'DROPPED', 'RESET', 'STYLE', 'COLOURS', 'MARKERS', 'TRACED', 'RATES', 'METRICS', 'segments', 'to_terminal',
            'verdict', 'human_rationale', 'side_by_side', 'rationale_page', 'image_grid', 'model_colours', 'panel',
            'plot_curves', 'runs_by_model', 'plot_seeds', 'plot_traces', 'plot_shares', 'soft_choices',
-           'plot_temperature', 'draw_frame', 'rationale_gif', 'sweep', 'report_data', 'report_page', 'report_examples']
+           'plot_temperature', 'draw_frame', 'rationale_gif', 'sweep', 'report_data', 'report_page', 'taken_as',
+           'whole_test', 'stratified_sample', 'human_marks']
 
 # %% ../nbs/07_show.ipynb #b06a6600
 import base64, hashlib, html, io, json, logging, re
@@ -109,6 +110,13 @@ def human_rationale(
         raise DataError(f"a marked span is (start, end) in the text's {len(text)} characters, got {shown(bad[0])}")
     mask = [int(any(a < end and start < b for start, end in kept)) for a, b in spans]
     return Explanation(label, {}, [text[a:b] for a, b in spans], mask, [float(m) for m in mask], text, spans)
+
+# %% ../nbs/07_show.ipynb #173ba53d
+def _data_uri(image) -> str:
+    "A PIL image as text, at most 224 pixels a side and square, as a model sees it."
+    side = min(max(image.size), 224)
+    _to_rgb(image).resize((side, side)).save(out := io.BytesIO(), "WEBP", quality=90)
+    return "data:image/webp;base64," + base64.b64encode(out.getvalue()).decode()
 
 # %% ../nbs/07_show.ipynb #2896afa6
 def _same_input(
@@ -576,8 +584,9 @@ def _told_words(text, spans, bits, scores) -> list:
     return [[[*at[i], merged[at[i]][0], round(merged[at[i]][1], 3)] for i in word] for word in _words(text, at)]
 
 # %% ../nbs/07_show.ipynb #1fba4ff1
-def _told(model, source, swept, whole):
-    "What the page draws of one model and one input."
+def _told(model, source, swept, whole, name="the model"):
+    "What the page draws of one model and one input. ModelError for a prediction that is not finite."
+    if not all(swept[k].isfinite().all() for k in ("only", "without", "scores")): raise ModelError(f"{name} gives probabilities that are not finite: did its training diverge, or are its weights too large for half precision?")
     bits, scores = _bits(swept["masks"]), swept["scores"].tolist()
     if not isinstance(source, str): drawing = dict(patches=[[b, round(s, 3)] for b, s in zip(bits, scores)])
     elif whole: drawing = dict(words=_told_words(source, word_spans(source), bits, scores))
@@ -592,9 +601,9 @@ def _told(model, source, swept, whole):
 # %% ../nbs/07_show.ipynb #7a621cf9
 METRICS = { # name -> what the page calls it, and what it means
     "accuracy":
-        ("accuracy", "share of examples predicted rightly from the kept features, and Wilson's 95% interval"),
+        ("accuracy", "share of the examples of this page predicted rightly from the kept features, and Wilson's 95% interval"),
     "selection_rate":
-        ("kept", "share of the features really kept, mean over the examples"),
+        ("kept", "share of the features really kept, mean over the examples of this page"),
     "comprehensiveness":
         ("comprehensiveness", "how far the probability of the class predicted from everything falls without the "
                               "kept features (ERASER); high: they were needed"),
@@ -618,7 +627,7 @@ def _metrics(
     "Every metric that the examples allow, at each rate."
     stack = lambda key: torch.stack([s[key] for s in swept], 1).numpy() # (K, N, C)
     only, without, scores, out = stack("only"), stack("without"), [s["scores"].numpy() for s in swept], []
-    marked = humans and any(0 < sum(h) < len(h) for h in humans) # else there is nothing to agree with
+    marked = humans is not None and any(0 < sum(h) < len(h) for h in humans) # else there is nothing to agree with
     for k in range(len(RATES)):
         masks = [s["masks"][k].numpy() for s in swept]
         row = plausibility(masks, scores, humans) if marked else {}
@@ -629,27 +638,21 @@ def _metrics(
         out.append(row)
     return {m: [round(float(row[m]), 4) for row in out] for m in METRICS if m in out[0]}
 
-# %% ../nbs/07_show.ipynb #173ba53d
-def _data_uri(image) -> str:
-    "A PIL image as text, at most 224 pixels a side and square, as a model sees it."
-    side = min(max(image.size), 224)
-    image.convert("RGB").resize((side, side)).save(out := io.BytesIO(), "WEBP", quality=90)
-    return "data:image/webp;base64," + base64.b64encode(out.getvalue()).decode()
-
 # %% ../nbs/07_show.ipynb #25ad0239
 def _example(source, truth: int, human, models: dict, swept: dict) -> dict:
     "What the page knows of one example."
-    out: dict[str, Any] = dict(text=source) if isinstance(source, str) else dict(image=_data_uri(source))
+    out: dict[str, Any] = dict(text=source, tags=_tags(source)) if isinstance(source, str) else dict(image=_data_uri(source))
     if human is not None:
         marks = [(1 << len(RATES)) - 1 if h else 0 for h in human] # kept at every stop
         out["human"] = _told_words(source, word_spans(source), marks, [float(h) for h in human])
-    told = [_told(m, source, swept[name], human is not None) for name, m in models.items()]
+    told = [_told(m, source, swept[name], human is not None, name) for name, m in models.items()]
     return out | dict(truth=truth, models=told)
 
 # %% ../nbs/07_show.ipynb #dd475d65
-def _same_task(models: dict, source) -> list[str]: # the classes
-    "SettingError for models of different classes or inputs."
-    kind, labels = "text" if isinstance(source, str) else "image", next(iter(models.values())).config.labels
+def _same_task(models: dict, kind: str) -> list[str]: # kind: text or image; the classes
+    "SettingError for no models, or models of different classes or inputs; ModelError for one that never learned to select."
+    if not models: raise SettingError("a report needs a model: name one or several")
+    labels = next(iter(models.values())).config.labels
     for name, m in models.items():
         reads = m.generator.backbone.modality
         if reads != kind:
@@ -657,6 +660,8 @@ def _same_task(models: dict, source) -> list[str]: # the classes
         if m.config.labels != labels:
             raise SettingError(f"{name} knows the classes {', '.join(m.config.labels[:5])}, "
                                f"the first model {', '.join(labels[:5])}: compare models of one task")
+        try: check_selects(m)
+        except ModelError as e: raise ModelError(f"{name}: {e}. `rekd evaluate` measures it") from None
     return labels
 
 # %% ../nbs/07_show.ipynb #499c2eb4
@@ -666,24 +671,31 @@ def report_data(
     truths: list[int], # the class of each, as a number
     humans: list | None = None, # people's 0/1 of each whitespace word; texts are then read whole, in windows
     about: str = "", # a line on where the examples come from
+    whole: list[dict] | None = None, # from `whole_test`: what each model reaches on the whole test part
+    made: str = "", # how the page was made, for its last line
 ) -> dict: # JSON-ready, for `report_page`
     """Predictions, rationales and metrics of every model at each of `RATES`.
-    SettingError for models of different tasks, DataError without examples or for lists of other lengths."""
+    SettingError for models of different tasks, ModelError for one that never learned to select or predicts NaN,
+    DataError without examples, for lists of other lengths, or truths that are no class numbers."""
     from tqdm.auto import tqdm
-    if not sources: raise DataError("no examples: a report needs at least one")
-    for what, some in dict(classes=truths, humans=humans or sources).items():
+    if not len(sources): raise DataError("no examples: a report needs at least one")
+    for what, some in dict(classes=truths, humans=sources if humans is None else humans).items():
         if len(some) != len(sources): raise DataError(f"{len(sources)} examples, but {what} of {len(some)}: give one for each")
-    labels, read = _same_task(models, sources[0]), _sweep_document if humans else sweep
+    labels = _same_task(models, "text" if isinstance(sources[0], str) else "image")
+    if whole is not None and len(whole) != len(models): raise DataError(f"{len(models)} models, but the whole test part of {len(whole)}: give one for each")
+    if bad := [y for y in truths if y not in range(len(labels))]:
+        raise DataError(f"a truth is a class number from 0 to {len(labels) - 1}, got {shown(bad[0])}")
+    truths, read = [int(y) for y in truths], sweep if humans is None else _sweep_document
     sources = next(iter(models.values())).processor.clean(sources)
     work = [(name, m.eval(), x) for name, m in models.items() for x in sources]
     swept: dict[str, list] = {name: [] for name in models}
     for name, m, x in tqdm(work, disable=None, desc="reading at every rate"): swept[name].append(read(m, x))
-    examples = [_example(x, y, humans and humans[i], models, {name: s[i] for name, s in swept.items()})
+    examples = [_example(x, y, None if humans is None else humans[i], models, {name: s[i] for name, s in swept.items()})
                 for i, (x, y) in enumerate(zip(sources, truths))]
     metrics = [_metrics(s, truths, humans) for s in swept.values()]
     target = next(iter(models.values())).config.sparsity
     start = min(range(len(RATES)), key=lambda k: abs(RATES[k] - target))
-    return dict(models=list(models), labels=labels, rates=RATES, start=start, about=about, examples=examples,
+    return dict(models=list(models), labels=labels, rates=RATES, start=start, about=about, made=made, whole=whole, examples=examples,
                 metrics=metrics, columns=[[m, *METRICS[m]] for m in metrics[0]])
 
 # %% ../nbs/07_show.ipynb #0e515ae2
@@ -700,27 +712,68 @@ def report_page(
                 DATA=json.dumps(data, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c"))
     return re.sub(r"\{\{(POLICY|TITLE|DATA)\}\}", lambda m: told[m[1]], page)
 
-# %% ../nbs/07_show.ipynb #b93ac767
-def _spread(n: int, wanted: int) -> list[int]:
-    "`wanted` numbers below `n`, evenly spread; all of them if there are fewer."
-    return [i * n // wanted for i in range(wanted)] if wanted < n else list(range(n))
-
 # %% ../nbs/07_show.ipynb #8f10901f
-def report_examples(
-    dataset: str, # see `load_rows`
-    labels: list[str], # the models' classes
+def taken_as(
+    names: list[str], # of a data set's classes
+    labels: list[str], # of the model's
+) -> str: # a sentence, or nothing where the names are the same
+    "What was taken for what, where the data name their classes otherwise than the model. DataError as in `class_numbers`."
+    pairs = [(name, labels[k]) for name, k in zip(names, class_numbers(names, labels)) if name != labels[k]]
+    more = f", and {len(pairs) - 10} more in the model's order" if len(pairs) > 10 else ""
+    return f"The data number their classes: {', '.join(f'{a} was taken for {b}' for a, b in pairs[:10])}{more}." if pairs else ""
+
+# %% ../nbs/07_show.ipynb #e380d39f
+def whole_test(
+    models: dict[str, RationaleModel], # name -> model, of one task
+    dataset: str, # see `load_test`
     starter: bool = False, # the repo's starter set
-    n: int = 50, # how many, at even intervals over the test part
-) -> tuple[list, list[int], list | None]: # sources, class numbers, human 0/1 words
-    "Examples of a data set's test part for `report_data`. DataError as in `class_numbers`."
+    n_test: int | None = None, # use only so many rows of the test part
+) -> tuple[Examples, list[dict], str]: # the test part, labels as the models number them; what each model reaches on it; `taken_as`
+    """Accuracy and selection rate of each model under top-k at its own share, as `rekd evaluate` measures them.
+    SettingError for models of different tasks, ModelError for one that never learned to select; errors as in `load_test` and `class_numbers`."""
+    from pathlib import Path
+    from tqdm.auto import tqdm
+    first = next(iter(models.values()), None)
+    labels = _same_task(models, first.generator.backbone.modality if first else "")
+    tests = {name: load_test(dataset, m.processor, starter, n_test) for name, m in models.items()}
+    names, out = next(iter(tests.values()))[1], []
+    number, said = class_numbers(names, labels), taken_as(names, labels)
+    title = Path(dataset).resolve().name + ", starter set" * starter
+    with tqdm(total=sum(len(t) for t, _ in tests.values()), disable=None, unit=" rows", desc="the whole test part") as bar:
+        for name, (test, _) in tests.items():
+            logging.getLogger("rekd").info(f"{name}: measuring on {len(test):,} test rows")
+            test.labels = [number[y] for y in test.labels]
+            test.collate = lambda items: (bar.update(len(items)), Examples.collate(test, items))[1] # a row is counted when it is read
+            found = evaluate(models[name], test)
+            del test.collate
+            long = dict(length=test.processor.max_length) if test.text else {}
+            out.append(dict(data=title, rows=len(test), part=len(test) == n_test, share=models[name].config.sparsity, accuracy=found["accuracy"],
+                            selection_rate=found["selection_rate"]) | long)
+    return next(iter(tests.values()))[0], out, said
+
+# %% ../nbs/07_show.ipynb #1adb0b75
+def stratified_sample(
+    labels: list, # of each row
+    n: int, # how many rows; all if there are fewer
+    seed: int = 0,
+) -> list[int]: # numbers of rows, rising
+    "Rows by chance, each class with its share of them (Webster's rule). SettingError for an impossible number or seed."
+    check_number("the number of examples", n, "[1, inf)", whole=True)
+    check_number("seed", seed, "[0, inf)", whole=True)
+    seen, sizes, places = Counter(), Counter(labels), []
+    for at, i in enumerate(np.random.default_rng(seed).permutation(len(labels)).tolist()):
+        seen[labels[i]] += 1
+        places.append(((seen[labels[i]] - 0.5) / sizes[labels[i]], at, i)) # two in one place: the seed decides
+    return sorted(i for *_, i in sorted(places)[:n])
+
+# %% ../nbs/07_show.ipynb #60a2e6a8
+def human_marks(
+    dataset: str, # see `load_test`
+    starter: bool, # the repo's starter set
+    texts: list[str], # of its test part
+) -> list | None: # people's 0/1 of each whitespace word; None where the data have none
+    "The human rationales of some texts. DataError as in `load_eraser`."
     folder = data_folder(dataset, starter)
-    if folder and "evidence" in read_folder(folder)["test"].column_names:
-        rows = load_eraser(folder)["test"]
-        rows, names = [rows[i] for i in _spread(len(rows), n)], ["negative", "positive"]
-        sources, truths, human = ([r[key] for r in rows] for key in ("text", "label", "human"))
-    else:
-        rows, names = load_rows(dataset, starter)
-        rows = rows["test"].select(_spread(len(rows["test"]), n))
-        sources, truths, human = list(rows["input"]), rows["label"], None
-    number = class_numbers(names, labels)
-    return sources, [number[y] for y in truths], human
+    if not folder or not isinstance(texts[0], str) or "evidence" not in read_folder(folder)["test"].column_names: return None
+    marks = {row["text"]: row["human"] for row in load_eraser(folder)["test"]}
+    return [marks[text] for text in texts]
