@@ -665,6 +665,10 @@ def _same_task(models: dict, kind: str) -> list[str]: # kind: text or image; the
     return labels
 
 # %% ../nbs/07_show.ipynb #499c2eb4
+def _printed(whole: list[dict] | None) -> list[dict] | None:
+    "With the digits that the command line prints: JavaScript rounds a half up, Python to the even digit."
+    return whole and [w | dict(digits=[f"{w[k]:.4f}" for k in ("accuracy", "selection_rate")]) for w in whole]
+
 def report_data(
     models: dict[str, RationaleModel], # name -> model; put into eval mode
     sources: list, # texts or PIL images
@@ -695,7 +699,7 @@ def report_data(
     metrics = [_metrics(s, truths, humans) for s in swept.values()]
     target = next(iter(models.values())).config.sparsity
     start = min(range(len(RATES)), key=lambda k: abs(RATES[k] - target))
-    return dict(models=list(models), labels=labels, rates=RATES, start=start, about=about, made=made, whole=whole, examples=examples,
+    return dict(models=list(models), labels=labels, rates=RATES, start=start, about=about, made=made, whole=_printed(whole), examples=examples,
                 metrics=metrics, columns=[[m, *METRICS[m]] for m in metrics[0]])
 
 # %% ../nbs/07_show.ipynb #0e515ae2
