@@ -160,6 +160,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                'rekd.evaluate._iou': ('evaluate.html#_iou', 'rekd/evaluate.py'),
                                'rekd.evaluate._lost': ('evaluate.html#_lost', 'rekd/evaluate.py'),
                                'rekd.evaluate._matched': ('evaluate.html#_matched', 'rekd/evaluate.py'),
+                               'rekd.evaluate._numbers': ('evaluate.html#_numbers', 'rekd/evaluate.py'),
                                'rekd.evaluate._pairs': ('evaluate.html#_pairs', 'rekd/evaluate.py'),
                                'rekd.evaluate._pattern': ('evaluate.html#_pattern', 'rekd/evaluate.py'),
                                'rekd.evaluate.at_shares': ('evaluate.html#at_shares', 'rekd/evaluate.py'),

@@ -84,6 +84,8 @@ def attribute(
     Works under `torch.no_grad` and `torch.inference_mode` too. SettingError for an unknown method or class, DataError for texts or images that cannot be read,
     ModelError for attention in a network that shows none, scores that are not finite, or weights made under `inference_mode`."""
     check_name("method", method, METHODS)
+    if isinstance(x, dict) and (gone := {"inputs", "valid", "special"} - set(x)):
+        raise SettingError(f"a batch has inputs, valid and special, as `model.processor(x)` makes them; {', '.join(sorted(gone))} missing")
     if any(p.is_inference() for p in model.parameters()):
         raise ModelError("this model was built or loaded under torch.inference_mode(), and no gradient goes through its weights: load it outside")
     with torch.inference_mode(False), torch.enable_grad(), evaluating(model):

@@ -106,7 +106,7 @@ def human_rationale(
             raise DataError(f"the marked phrase {phrase!r} is not in the text: "
                             f"a mark is a piece of it, letter by letter, or a (start, end) span")
         kept += found
-    if bad := [m for m in kept if len(m) != 2 or not 0 <= m[0] < m[1] <= len(text)]:
+    if bad := [m for m in kept if not isinstance(m, list | tuple) or len(m) != 2 or not 0 <= m[0] < m[1] <= len(text)]:
         raise DataError(f"a marked span is (start, end) in the text's {len(text)} characters, got {shown(bad[0])}")
     mask = [int(any(a < end and start < b for start, end in kept)) for a, b in spans]
     return Explanation(label, {}, [text[a:b] for a, b in spans], mask, [float(m) for m in mask], text, spans)
@@ -516,7 +516,12 @@ def draw_frame(
     caption: str = "", # one line above it
     width: int = 560, # pixels, of a text
 ): # a PIL image
-    "An explanation as a picture: a slide, or one frame of a film."
+    """An explanation as a picture: a slide, or one frame of a film. The font, DejaVu Sans, has no Chinese letters and few emoji.
+    SettingError for an explanation without text or picture, or an impossible width."""
+    check_number("width", width, "[80, 20000]", whole=True)
+    if e.source is None or not isinstance(e.source, str) and not e.features:
+        raise SettingError("this explanation holds no text and no picture: there is nothing to draw")
+    caption = " ".join(caption.split())
     from matplotlib import font_manager
     from PIL import Image, ImageDraw, ImageFont
     text, bold = isinstance(e.source, str), ImageFont.truetype(font_manager.findfont("DejaVu Sans:bold"), 16)
@@ -532,7 +537,8 @@ def rationale_gif(
     captions: list[str], # one a frame
     seconds: float = 0.6, # a frame; the last stands three times as long
 ) -> bytes: # to be written to a file
-    "A film of one example's rationale. SettingError unless there is one caption a frame."
+    "A film of one example's rationale. SettingError unless there is one caption a frame, and each frame is shown for a while."
+    check_number("seconds", seconds, "[0.02, 60]")
     from PIL import ImageOps
     if len(explanations) != len(captions) or not captions:
         raise SettingError(f"a film needs frames and one caption each, got {len(explanations)} and {len(captions)}")
