@@ -72,7 +72,7 @@ def _target(target, n_classes: int, n_rows: int) -> Tensor | None: # (B,)
     except (TypeError, ValueError, RuntimeError): raise SettingError(f"target must be a class number, or one for each row, got {shown(target)}") from None
     for k in target.flatten().tolist(): check_number("target", k, f"[0, {n_classes - 1}]", whole=True)
     if target.shape not in ((), (n_rows,)): raise SettingError(f"target must be one class, or one for each of {n_rows} rows, got the shape {tuple(target.shape)}")
-    return target.expand(n_rows)
+    return target.expand(n_rows).clone() # its own: it may come from inference mode
 
 def attribute(
     model: RationaleModel, # its predictor is explained, as a plain classifier
