@@ -356,6 +356,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                            'rekd.show._broken': ('show.html#_broken', 'rekd/show.py'),
                            'rekd.show._check_examples': ('show.html#_check_examples', 'rekd/show.py'),
                            'rekd.show._cooling': ('show.html#_cooling', 'rekd/show.py'),
+                           'rekd.show._counted': ('show.html#_counted', 'rekd/show.py'),
                            'rekd.show._data_uri': ('show.html#_data_uri', 'rekd/show.py'),
                            'rekd.show._draw_text': ('show.html#_draw_text', 'rekd/show.py'),
                            'rekd.show._example': ('show.html#_example', 'rekd/show.py'),

@@ -71,7 +71,8 @@ def _target(target, n_classes: int, n_rows: int) -> Tensor | None: # (B,)
     try: target = torch.as_tensor(target)
     except (TypeError, ValueError, RuntimeError): raise SettingError(f"target must be a class number, or one for each row, got {shown(target)}") from None
     for k in target.flatten().tolist(): check_number("target", k, f"[0, {n_classes - 1}]", whole=True)
-    if target.shape not in ((), (n_rows,)): raise SettingError(f"target must be one class, or one for each of {n_rows} rows, got the shape {tuple(target.shape)}")
+    if target.shape not in ((), (n_rows,)):
+        raise SettingError(f"target must be one class, or one for each of {n_rows} rows, got the shape {tuple(target.shape)}")
     return target.expand(n_rows).clone() # its own: it may come from inference mode
 
 def attribute(
@@ -81,8 +82,8 @@ def attribute(
     target: int | Tensor | None = None, # class to explain, one for all or (B,); the predicted ones if None
 ) -> Tensor: # (B, L) higher speaks more for the class; 0 where nothing can be selected
     """Post-hoc scores of every feature, by captum; attention is read off the network, and is the same for every class.
-    Works under `torch.no_grad` and `torch.inference_mode` too. SettingError for an unknown method or class, DataError for texts or images that cannot be read,
-    ModelError for attention in a network that shows none, scores that are not finite, or weights made under `inference_mode`."""
+    Works under `torch.no_grad` and `torch.inference_mode` too. SettingError for an unknown method or class, DataError for texts
+    or images that cannot be read, ModelError for attention in a network that shows none, scores that are not finite, or weights made under `inference_mode`."""
     check_name("method", method, METHODS)
     if isinstance(x, dict) and (gone := {"inputs", "valid", "special"} - set(x)):
         raise SettingError(f"a batch has inputs, valid and special, as `model.processor(x)` makes them; {', '.join(sorted(gone))} missing")

@@ -316,7 +316,8 @@ def interval(
     level: float = 0.95, # share of them inside
     seed: int = 0,
 ) -> tuple[float, float]: # low, high
-    "Percentile bootstrap interval over documents (Efron, 1979). DataError for lists of different lengths or a metric that is not finite, SettingError for other numbers that make no sense."
+    """Percentile bootstrap interval over documents (Efron, 1979).
+    DataError for lists of different lengths or a metric that is not finite, SettingError for other numbers that make no sense."""
     check_number("n", n, "[1, inf)", whole=True); check_number("level", level, "(0, 1)"); check_number("seed", seed, "[0, inf)", whole=True)
     documents = tuple(d if hasattr(d, "__len__") else list(d) for d in documents)
     sizes = {len(d) for d in documents}

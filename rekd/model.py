@@ -318,7 +318,8 @@ def _tags(text: str) -> list[tuple[int, int, str]]: # start, end, what it stands
 
 # %% ../nbs/02_model.ipynb #c6482e5c
 def _without_tags(text: str, spans: list, mask: list[int]) -> tuple[str, list[tuple[int, int]]]: # the text to draw, the spans in it
-    "Tags as what they stand for. A tag stays if a piece with nothing but tags in it was kept. SettingError for spans outside the text, or more or fewer than the mask."
+    """Tags as what they stand for. A tag stays if a piece with nothing but tags in it was kept.
+    SettingError for spans outside the text, or more or fewer than the mask."""
     if len(spans) != len(mask): raise SettingError(f"an explanation has one mask value a span, got {len(spans)} spans and {len(mask)} values")
     if bad := [s for s in spans if not 0 <= s[0] <= s[1] <= len(text)]:
         raise SettingError(f"a span is (start, end) in the text's {len(text)} characters, got {tuple(bad[0])}")

@@ -14,7 +14,9 @@ import base64, hashlib, html, io, json, logging, re
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
+from functools import partial
 from importlib.resources import files
+from pathlib import Path
 from itertools import cycle, groupby
 from textwrap import fill
 from typing import Any
@@ -22,7 +24,7 @@ import numpy as np
 import torch
 from .errors import DataError, ModelError, SettingError, check_number, shown
 from .select import gumbel_noise, gumbel_softmax
-from .backbone import TextProcessor, _to_rgb
+from .backbone import _to_rgb
 from .model import (Explanation, RationaleModel, _by_span, _overlay, _read_to, _shade, _tags, _without_tags, _words,
                         check_selects, to_device)
 from .data import Examples, class_numbers, data_folder, load_test, read_folder
@@ -126,7 +128,8 @@ def _same_input(
     "SettingError unless there are explanations, all of texts or all of one picture. A text stands in each column; a picture is shown once."
     if not models: raise SettingError(f"{where}there are no explanations to draw")
     say = lambda x: "a text" if isinstance(x, str) else "nothing" if x is None else f"a picture of {x.width} x {x.height}"
-    (first, its), *others = ((name, e.source if isinstance(e.source, str | None) else _to_rgb(e.source)) for name, e in models.items())
+    given = lambda x: x if isinstance(x, str | None) else _to_rgb(x)
+    (first, its), *others = ((name, given(e.source)) for name, e in models.items())
     for name, other in others:
         if type(its) is not type(other) or not isinstance(its, str) and its != other:
             raise SettingError(f"{where}{first} explains {say(its)}, {name} another input, {say(other)}: give explanations of one")
@@ -142,7 +145,8 @@ def side_by_side(
     cell = lambda head, body: f'<div dir="auto"><div style="{line}">{head}</div>{body}</div>'
     cells = [cell(f"<b>{html.escape(name)}</b>{judged(e)}", e.to_html(beside=False)) for name, e in models.items()]
     if not isinstance(source := next(iter(models.values())).source, str | None):
-        cells.insert(0, cell("the picture", f'<img alt="the whole picture" style="width:224px;max-width:100%;margin:.5em 0" src="{_data_uri(source)}">'))
+        img = f'<img alt="the whole picture" style="width:224px;max-width:100%;margin:.5em 0" src="{_data_uri(source)}">'
+        cells.insert(0, cell("the picture", img))
     return f'<div style="display:grid;grid-template-columns:{columns};gap:1rem 1.5rem;overflow-wrap:anywhere">{"".join(cells)}</div>'
 
 # %% ../nbs/07_show.ipynb #7ede1d9b
@@ -196,7 +200,8 @@ def image_grid(
     truths: list[str] | None = None, # the true label of each picture
     heat: bool = False, # also draw the keep probability of every patch
 ): # a matplotlib figure
-    "Pictures x models: the kept patches in colour over the dimmed picture, the verdict below. SettingError for anything but the same models' explanations of pictures."
+    """Pictures x models: the kept patches in colour over the dimmed picture, the verdict below.
+    SettingError for anything but the same models' explanations of pictures."""
     _check_examples(examples, truths)
     if any(e.source is None or isinstance(e.source, str) or not e.features for models in examples for e in models.values()):
         raise SettingError("a grid needs explanations of pictures; `rationale_page` draws texts")
@@ -472,7 +477,8 @@ def plot_temperature(
 # %% ../nbs/07_show.ipynb #77f599a0
 def _broken(letters: str, font, room: float, width: float) -> Iterable[str | None]: # pieces that fit; None begins a line
     "A word that is wider than the line, cut letter by letter."
-    out, line = [], ""
+    out: list[str | None] = []
+    line = ""
     for c in letters:
         if font.getlength(line + c) > room: out += [line, None]; line, room = "", width
         line += c
@@ -488,8 +494,8 @@ def _lay_out(e: Explanation, font, width: int, line: float) -> list[tuple]:
         start, at = at + len(gap), at + len(gap) + len(word)
         if x and ("\n" in gap or x + font.getlength(word) > width): x, y = 0.0, y + line
         for score, run in groupby(range(start, at), ink.__getitem__):
-            letters = "".join(text[i] for i in run)
-            for letters in _broken(letters, font, width - x, width) if font.getlength(word) > width else [letters]:
+            piece = "".join(text[i] for i in run)
+            for letters in _broken(piece, font, width - x, width) if font.getlength(word) > width else [piece]:
                 if letters is None: x, y = 0.0, y + line
                 else: out.append((x, y, letters, score)); x += font.getlength(letters)
         x += font.getlength(" ")
@@ -592,7 +598,8 @@ def _told_words(text, spans, bits, scores) -> list:
 # %% ../nbs/07_show.ipynb #1fba4ff1
 def _told(model, source, swept, whole, name="the model"):
     "What the page draws of one model and one input. ModelError for a prediction that is not finite."
-    if not all(swept[k].isfinite().all() for k in ("only", "without", "scores")): raise ModelError(f"{name} gives probabilities that are not finite: did its training diverge, or are its weights too large for half precision?")
+    if not all(swept[k].isfinite().all() for k in ("only", "without", "scores")):
+        raise ModelError(f"{name} gives probabilities that are not finite: did its training diverge, or are its weights too large for half precision?")
     bits, scores = _bits(swept["masks"]), swept["scores"].tolist()
     if not isinstance(source, str): drawing = dict(patches=[[b, round(s, 3)] for b, s in zip(bits, scores)])
     elif whole: drawing = dict(words=_told_words(source, word_spans(source), bits, scores))
@@ -733,6 +740,11 @@ def taken_as(
     return f"The data number their classes: {', '.join(f'{a} was taken for {b}' for a, b in pairs[:10])}{more}." if pairs else ""
 
 # %% ../nbs/07_show.ipynb #e380d39f
+def _counted(examples, bar, items):
+    "What `examples.collate` gives; a row is counted when it is read, so that `evaluate` needs to know of no bar."
+    bar.update(len(items))
+    return Examples.collate(examples, items)
+
 def whole_test(
     models: dict[str, RationaleModel], # name -> model, of one task
     dataset: str, # see `load_test`
@@ -741,7 +753,6 @@ def whole_test(
 ) -> tuple[Examples, list[dict], str]: # the test part, labels as the models number them; what each model reaches on it; `taken_as`
     """Accuracy and selection rate of each model under top-k at its own share, as `rekd evaluate` measures them.
     SettingError for models of different tasks, ModelError for one that never learned to select; errors as in `load_test` and `class_numbers`."""
-    from pathlib import Path
     from tqdm.auto import tqdm
     first = next(iter(models.values()), None)
     labels = _same_task(models, first.generator.backbone.modality if first else "")
@@ -753,9 +764,10 @@ def whole_test(
         for name, (test, _) in tests.items():
             logging.getLogger("rekd").info(f"{name}: measuring on {len(test):,} test rows")
             test.labels = [number[y] for y in test.labels]
-            test.collate = lambda items: (bar.update(len(items)), Examples.collate(test, items))[1] # a row is counted when it is read
+            watched: Any = test
+            watched.collate = partial(_counted, test, bar)
             found = evaluate(models[name], test)
-            del test.collate
+            del watched.collate
             long = dict(length=test.processor.max_length) if test.text else {}
             out.append(dict(data=title, rows=len(test), part=len(test) == n_test, share=models[name].config.sparsity, accuracy=found["accuracy"],
                             selection_rate=found["selection_rate"]) | long)
@@ -770,7 +782,8 @@ def stratified_sample(
     "Rows by chance, each class with its share of them (Webster's rule). SettingError for an impossible number or seed."
     check_number("the number of examples", n, "[1, inf)", whole=True)
     check_number("seed", seed, "[0, inf)", whole=True)
-    seen, sizes, places = Counter(), Counter(labels), []
+    sizes, seen = Counter(labels), dict.fromkeys(labels, 0)
+    places = []
     for at, i in enumerate(np.random.default_rng(seed).permutation(len(labels)).tolist()):
         seen[labels[i]] += 1
         places.append(((seen[labels[i]] - 0.5) / sizes[labels[i]], at, i)) # two in one place: the seed decides

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import tiny
 import torch
-from PIL import Image
 
 from rekd.attribute import METHODS, attribute, document_scores, post_hoc
 from rekd.cli import main
@@ -16,7 +15,6 @@ from rekd.evaluate import at_shares, comprehensiveness, crossed, interval, judge
 from rekd.model import Explanation, RationaleModel, _FADED, _tags, _without_tags
 from rekd.show import (_lay_out, draw_frame, human_rationale, image_grid, plot_curves, plot_seeds, plot_temperature, rationale_gif, rationale_page, report_data, report_page, segments,
                        side_by_side, stratified_sample, taken_as, to_terminal, whole_test)
-from rekd.train import evaluate
 from test_report import browser, labelled, stored, visit # noqa: F401 -- two of them are fixtures
 
 NAN = float("nan")
