@@ -138,7 +138,8 @@ def side_by_side(
     models: dict[str, Explanation], # name -> its explanation of the same input
     truth: str | None = None, # the true label, if it is known
 ) -> str: # HTML
-    "The same input as several models, and people, read it; a picture itself comes first. SettingError for explanations of different pictures, of texts and pictures, or none."
+    """The same input as several models, and people, read it; a picture itself comes first.
+    SettingError for explanations of different pictures, of texts and pictures, or none."""
     _same_input(models)
     judged = lambda e: "" if truth is None else ", right" if e.label == truth else ", wrong"
     line, columns = "border-bottom:1px solid #8886", "repeat(auto-fit,minmax(min(100%,11rem),1fr))"
@@ -470,6 +471,8 @@ def plot_temperature(
                label="nearly hard: below 0.05 or above 0.95")
     right.plot(steps, share(lambda y: y > 0.5), color=COLOURS[1], ls="--", label="kept: above 0.5")
     right.set(xlabel="temperature, cooling to the right", ylabel="share of draws (%)", xscale="log", ylim=(0, 102))
+    right.set_xticks([5, 2, 1, 0.5, 0.2, 0.1], ["5", "2", "1", "0.5", "0.2", "0.1"])
+    right.minorticks_off()
     right.invert_xaxis()
     for ax in (left, right): ax.grid(alpha=0.3); ax.legend()
     return fig
