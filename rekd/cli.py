@@ -92,8 +92,8 @@ def warm_note() -> str:
 # %% ../nbs/10_cli.ipynb #23fab57b
 def show_reviews(models: dict, test, n: int, page: Path):
     "Print the rationales of teacher, RE and REKD for a few test reviews, and write a page of more."
-    from rekd.show import rationale_page, to_terminal, verdict
-    some = test.select(range(0, len(test), max(len(test) // 12, 1)))
+    from rekd.show import rationale_page, stratified_sample, to_terminal, verdict
+    some = test.select(stratified_sample(list(test["label"]), 12))
     truths = [some.features["label"].int2str(y) for y in some["label"]]
     told = {k: models[k].explain(list(some["input"])) for k in ("teacher", "re", "rekd")}
     for i in range(min(n, len(some))):

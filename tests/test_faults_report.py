@@ -90,10 +90,10 @@ def test_pictures_have_a_headline_too():
 
 def test_page_says_what_its_numbers_are_of(visit): # noqa: F811
     made = report_data({"a": tiny.make_model("bert")}, ["good klm", "dull klm"], [0, 1], about="Two.", made="rekd 0: rekd report a",
-                       whole=[dict(data="toy", rows=600, part=False, share=.25, accuracy=.513, selection_rate=.2571, length=40)])
+                       whole=[dict(data="toy", rows=600, part=False, share=.125, accuracy=.513, selection_rate=.2571, length=40)])
     tab = visit(report_page(made))
     head = tab.inner_text("header")
-    assert "A rationale is the part of an input" in head and "600 test rows of toy" in head and "0.5130 (0.473 to 0.553)" in head and "first 40 pieces" in head
+    assert "A rationale is the part of an input" in head and "600 test rows of toy" in head and "0.5130 (0.473 to 0.553)" in head and "first 40 pieces" in head and "12.5% of them" in head
     assert "2 examples of this page, not on the whole test part" in tab.inner_text("#curves") and tab.inner_text("footer") == "rekd 0: rekd report a"
     assert not visit(report_page(report_data({"a": tiny.make_model("bert")}, ["good"], [0]))).is_visible("#headline") # nobody measured it
 
