@@ -341,15 +341,22 @@ def _without_tags(text: str, spans: list, mask: list[int]) -> tuple[str, list[tu
 
 # %% ../nbs/02_model.ipynb #8fb02239
 def _overlay(image, features: list, mask: list[int]):
-    "A PIL image with the kept patches in colour over the dimmed image."
-    from PIL import Image
+    "A PIL image with the kept patches in colour over the dimmed image, and a line around them: some pictures are grey themselves."
+    from PIL import Image, ImageDraw
     side = 1 + max(r for r, _ in features)
     size = (max(224 // side, 1) * side,) * 2
     grid = Image.new("L", (side, side))
     for (r, c), m in zip(features, mask): grid.putpixel((c, r), 255 * m)
     colour = _to_rgb(image).resize(size)
     dim = Image.blend(colour.convert("L").convert("RGB"), Image.new("RGB", size, (128, 128, 128)), 0.65)
-    return Image.composite(colour, dim, grid.resize(size, Image.Resampling.NEAREST))
+    out = Image.composite(colour, dim, grid.resize(size, Image.Resampling.NEAREST))
+    step, kept = size[0] // side, {tuple(at) for at, m in zip(features, mask) if m}
+    for r, c in kept:
+        up, left, down, right = r * step, c * step, (r + 1) * step - 1, (c + 1) * step - 1
+        for beside, line in (((r - 1, c), (left, up, right, up)), ((r + 1, c), (left, down, right, down)),
+                             ((r, c - 1), (left, up, left, down)), ((r, c + 1), (right, up, right, down))):
+            if beside not in kept: ImageDraw.Draw(out).line(line, fill="#e69f00", width=2)
+    return out
 
 # %% ../nbs/02_model.ipynb #c421651e
 def _png(image) -> str:
