@@ -9,7 +9,7 @@ __all__ = ['METHODS', 'attribute', 'post_hoc', 'document_scores']
 from dataclasses import replace
 import torch
 from torch import Tensor
-from .errors import ModelError, check_name, check_number
+from .errors import ModelError, SettingError, check_name, check_number, shown
 from .select import topk_mask
 from .model import RationaleModel, _listed, evaluating, to_device
 from .evaluate import document_prob
@@ -65,6 +65,16 @@ METHODS = dict(integrated_gradients=_integrated_gradients, gradient_x_input=_gra
                occlusion=_occlusion, attention=_attention)
 
 # %% ../nbs/08_attribute.ipynb #aae985a0
+def _target(target, n_classes: int, n_rows: int) -> Tensor | None: # (B,)
+    "The class to explain of each row. SettingError for what is none of the classes, or not one for each row."
+    if target is None: return None
+    try: target = torch.as_tensor(target)
+    except (TypeError, ValueError, RuntimeError): raise SettingError(f"target must be a class number, or one for each row, got {shown(target)}") from None
+    for k in target.flatten().tolist(): check_number("target", k, f"[0, {n_classes - 1}]", whole=True)
+    if target.shape not in ((), (n_rows,)):
+        raise SettingError(f"target must be one class, or one for each of {n_rows} rows, got the shape {tuple(target.shape)}")
+    return target.expand(n_rows).clone() # its own: it may come from inference mode
+
 def attribute(
     model: RationaleModel, # its predictor is explained, as a plain classifier
     x, # a batch (inputs, valid, special), or a list of texts or PIL images
@@ -72,16 +82,23 @@ def attribute(
     target: int | Tensor | None = None, # class to explain, one for all or (B,); the predicted ones if None
 ) -> Tensor: # (B, L) higher speaks more for the class; 0 where nothing can be selected
     """Post-hoc scores of every feature, by captum; attention is read off the network, and is the same for every class.
-    SettingError for an unknown method, DataError for texts or images that cannot be read, ModelError for attention in a network that shows none."""
+    Works under `torch.no_grad` and `torch.inference_mode` too. SettingError for an unknown method or class, DataError for texts
+    or images that cannot be read, ModelError for attention in a network that shows none, scores that are not finite, or weights made under `inference_mode`."""
     check_name("method", method, METHODS)
-    if isinstance(target, int): check_number("target", target, f"[0, {len(model.config.labels) - 1}]", whole=True)
-    batch = x if isinstance(x, dict) else to_device(model.processor(x), model.device)
-    selectable = model.selectable(batch)
-    with evaluating(model):
+    if isinstance(x, dict) and (gone := {"inputs", "valid", "special"} - set(x)):
+        raise SettingError(f"a batch has inputs, valid and special, as `model.processor(x)` makes them; {', '.join(sorted(gone))} missing")
+    if any(p.is_inference() for p in model.parameters()):
+        raise ModelError("this model was built or loaded under torch.inference_mode(), and no gradient goes through its weights: load it outside")
+    with torch.inference_mode(False), torch.enable_grad(), evaluating(model):
+        batch = x if isinstance(x, dict) else to_device(model.processor(x), model.device)
+        batch = {k: v.clone() if v.is_inference() else v for k, v in batch.items()} # what was made in inference mode has no gradient
+        selectable = model.selectable(batch)
+        target = _target(target, len(model.config.labels), len(selectable))
         if target is None:
             with torch.no_grad(): target = model.predict(batch, selectable.float()).argmax(-1)
-        with torch.enable_grad(): scores = METHODS[method](model, batch, target)
-    return scores.detach() * selectable
+        scores = METHODS[method](model, batch, target.to(selectable.device)).detach() * selectable
+    if not scores.isfinite().all(): raise ModelError(f"{method} gave scores that are not finite: are the weights finite, and float32?")
+    return scores
 
 # %% ../nbs/08_attribute.ipynb #4a1130f1
 def post_hoc(
@@ -90,7 +107,8 @@ def post_hoc(
     method: str = "integrated_gradients", # one of `METHODS`
     sparsity: float | None = None, # share of features to mark; the config's if None
 ): # an `Explanation`, or a list of them; its scores are scaled to 0..1 in each input
-    "Predict from everything, then mark the features with the highest scores."
+    "Predict from everything, then mark the features with the highest scores. Errors as in `attribute`, SettingError for an impossible share."
+    if sparsity is not None: check_number("sparsity", sparsity, "(0, 1]")
     sources, one = _listed(x)
     if not sources: return []
     sources = model.processor.clean(sources)

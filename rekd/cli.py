@@ -6,16 +6,17 @@
 __all__ = ['Mask', 'Objective', 'Start', 'COMMANDS', 'parse_changes', 'colour', 'table', 'ready', 'save', 'Demo', 'warm_note',
            'show_reviews', 'run_demo', 'Train', 'chosen_preset', 'run_train', 'Study', 'hours', 'variant_column',
            'show_plan', 'run_study', 'Table', 'run_table', 'Evaluate', 'readable_dataset', 'its_data', 'trained',
-           'run_evaluate', 'Explain', 'read_input', 'run_explain', 'Report', 'short_names', 'run_report', 'Presets',
-           'run_presets', 'Starter', 'run_starter', 'epochs_told', 'main']
+           'run_evaluate', 'Explain', 'read_input', 'run_explain', 'Report', 'short_names', 'typed', 'run_report',
+           'Presets', 'run_presets', 'Starter', 'run_starter', 'epochs_told', 'main']
 
 # %% ../nbs/10_cli.ipynb #53028aca
 import json
 import logging
 import os
+import shlex
 import sys
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Literal
@@ -91,8 +92,8 @@ def warm_note() -> str:
 # %% ../nbs/10_cli.ipynb #23fab57b
 def show_reviews(models: dict, test, n: int, page: Path):
     "Print the rationales of teacher, RE and REKD for a few test reviews, and write a page of more."
-    from rekd.show import rationale_page, to_terminal, verdict
-    some = test.select(range(0, len(test), max(len(test) // 12, 1)))
+    from rekd.show import rationale_page, stratified_sample, to_terminal, verdict
+    some = test.select(stratified_sample(list(test["label"]), 12))
     truths = [some.features["label"].int2str(y) for y in some["label"]]
     told = {k: models[k].explain(list(some["input"])) for k in ("teacher", "re", "rekd")}
     for i in range(min(n, len(some))):
@@ -370,36 +371,62 @@ class Report:
     dataset: str | None = None # a data set, or a folder with train.parquet and test.parquet; else the first run's own, or imdb's or cifar10's starter set
     out: Path = Path("report.html")
     starter: bool = False # the repo's starter set
-    examples: int = 50 # at even intervals over the test part
+    examples: int = 50 # on the page: a sample of the test part in which each class has its share
+    seed: int = 0 # which examples
+    n_test: int | None = None # measure only so many rows; those of the run by default
 
 # %% ../nbs/10_cli.ipynb #856ebb5a
 def short_names(
     models: list[str], # as they were given
 ) -> list[str]: # in the same order
     "The last part of each name, a run's folder for RUN/model; whole names where those are the same."
-    short = [path.parent.name if path.name == "model" and path.parent.name else path.name for path in map(Path, models)]
+    paths = [path if path.name.strip(".") else path.resolve() for path in map(Path, models)] # "." has no name
+    short = [path.parent.name if path.name == "model" and path.parent.name else path.name for path in paths]
     return short if len(set(short)) == len(models) else models
+
+# %% ../nbs/10_cli.ipynb #f294ea2a
+def typed(command) -> str: # such as "rekd report imdb-teacher --examples 4"
+    "A command as one would type it, with the options that are not the default."
+    words = ["rekd", type(command).__name__.lower()]
+    for f in fields(command):
+        value, flag = getattr(command, f.name), f"--{f.name.replace('_', '-')}"
+        if value == f.default: continue
+        words += map(str, value) if isinstance(value, list) else [flag] if value is True else [flag, str(value)]
+    return shlex.join(words)
 
 # %% ../nbs/10_cli.ipynb #8717f3ea
 def run_report(command: Report):
-    "Read the examples with every model, write the page, print the metrics."
-    from rekd.show import report_data, report_examples, report_page
+    "Measure the models on the whole test part, read some examples with each, write the page, print the numbers."
+    from rekd import __version__
+    from rekd.show import human_marks, report_data, report_page, stratified_sample, whole_test
     if not command.models: raise SettingError("a report needs a model: name one or several")
     if command.examples < 1: raise SettingError(f"--examples must be at least 1, got {command.examples}")
+    if command.seed < 0: raise SettingError(f"--seed must be at least 0, got {command.seed}")
     ready(command.out)
     names = list(dict.fromkeys(command.models)) # one given twice is shown once
     found = [trained(name) for name in names]
     models = {s: model for s, (model, _) in zip(short_names(names), found)}
-    first, folder = found[0]
-    dataset, starter, _ = its_data(command, first, folder)
-    sources, truths, humans = report_examples(dataset, first.config.labels, starter, command.examples)
-    title = Path(dataset).name + (", starter set" if starter else "")
-    data = report_data(models, sources, truths, humans, f"{len(sources)} test examples of {title}.")
-    save(command.out, report_page(data, f"Rationales on {Path(dataset).name}"))
+    dataset, starter, n_test = its_data(command, *found[0])
+    test, whole, taken = whole_test(models, dataset, starter, n_test if command.n_test is None else command.n_test)
+    rows, title = stratified_sample(test.labels, command.examples, command.seed), whole[0]["data"]
+    sources, truths = list(test.rows.select(rows)["input"]), [test.labels[i] for i in rows]
+    humans = human_marks(dataset, starter, sources)
+    chosen = (f"All {len(rows):,} test rows of {title}." if len(rows) == len(test) else
+              f"{len(rows):,} of the {len(test):,} test rows{' (n_test)' * whole[0]['part']} of {title}: a sample by chance, each class with its share "
+              f"(seed {command.seed}), in the order of the rows.")
+    about = " ".join(filter(None, [chosen, taken, "Here texts are read whole, in windows." if humans else ""]))
+    data = report_data(models, sources, truths, humans, about, whole, f"rekd {__version__}: {typed(command)}")
+    save(command.out, report_page(data, f"Rationales on {title.partition(',')[0]}"))
+    if taken: print(taken)
+    print(table([dict(model=name) | w for name, w in zip(models, whole)],
+                {"model": "", "share": ".4g", "accuracy": ".4f", "selection_rate": ".4f"}))
+    print(f"{'A part of the test part (n_test)' if whole[0]['part'] else 'The whole test part'}: {len(test):,} rows of {title}, "
+          "under topk, each model at the share it was trained for.")
     k = data["start"]
-    rows = [dict(model=name) | {m: v[k] for m, v in metrics.items()} for name, metrics in zip(models, data["metrics"])]
-    print(table(rows, {"model": ""} | {m: ".3f" for m in data["metrics"][0]}))
-    print(f"The best {data['rates'][k]:.0%}, {len(sources)} examples. Open {command.out} in a browser.")
+    columns = [m for m in data["metrics"][0] if m not in ("accuracy", "selection_rate")]
+    print("\n" + table([dict(model=name) | {m: v[k] for m, v in metrics.items()} for name, metrics in zip(models, data["metrics"])],
+                        {"model": ""} | {m: ".3f" for m in columns}))
+    print(f"The {len(rows)} examples of the page, at {data['rates'][k]:.0%}. Open {command.out} in a browser.")
 
 # %% ../nbs/10_cli.ipynb #58c57c4b
 @dataclass

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
-from .errors import DataError, MissingError, check_number
+from .errors import DataError, MissingError, SettingError, check_number, shown
 from .select import topk_mask
 from .backbone import ImageProcessor, TextProcessor
 from .model import Explanation, RationaleModel, check_selects, evaluating, to_device
@@ -25,15 +25,22 @@ from .loss import read_alike
 
 # %% ../nbs/06_evaluate.ipynb #58f09a0c
 def _documents(x, ndim: int) -> list:
-    "A list of documents, each an array of `ndim` dimensions; one bare document counts as a list of one."
+    "A list of documents, each an array of `ndim` dimensions; one bare document counts as a list of one. DataError for what is no list."
+    if isinstance(x, str) or not hasattr(x, "__len__"): raise DataError(f"expected a list of documents, got {shown(x)}")
     bare = len(x) > 0 and all(np.ndim(d) == ndim - 1 for d in x)
     if ndim == 2 and all(len(d) == 0 for d in x): bare = False # documents without spans
     return [x] if bare else list(x)
 
+# %% ../nbs/06_evaluate.ipynb #eecb75d4
+def _numbers(x) -> np.ndarray:
+    "Whatever holds numbers as an array, tensors without their gradient. DataError for rows of different lengths, or what is no number."
+    try: return np.asarray(x.detach().cpu() if isinstance(x, Tensor) else x, dtype=float)
+    except (TypeError, ValueError, RuntimeError): raise DataError(f"expected numbers, in rows of one length, got {shown(x)}") from None
+
 # %% ../nbs/06_evaluate.ipynb #b4bc712d
 def _pairs(ours, human) -> list[tuple[np.ndarray, np.ndarray]]:
     "Documents side by side, a number a word. DataError if they do not match, or human marks are not 0 and 1."
-    ours, human = ([np.asarray(d, dtype=float) for d in _documents(x, 1)] for x in (ours, human))
+    ours, human = ([_numbers(d) for d in _documents(x, 1)] for x in (ours, human))
     if len(ours) != len(human):
         raise DataError(f"{len(ours)} documents, but human rationales of {len(human)}: give one for each")
     for i, (a, b) in enumerate(zip(ours, human)):
@@ -115,15 +122,16 @@ def plausibility(
 ) -> dict: # token_f1, iou_f1, auprc, selection_rate
     """Agreement with human rationales (ERASER, section 4.1), and the share of words kept in all documents.
     Spans are runs of kept words, so two human spans without a word between them are one."""
-    kept = np.concatenate([np.asarray(m) for m in _documents(masks, 1)])
+    f1 = token_f1(masks, humans)
+    kept = np.concatenate([_numbers(m) for m in _documents(masks, 1)])
     ours, theirs = ([spans_of(d) for d in _documents(x, 1)] for x in (masks, humans))
-    return dict(token_f1=token_f1(masks, humans), iou_f1=iou_f1(ours, theirs), auprc=auprc(scores, humans),
+    return dict(token_f1=f1, iou_f1=iou_f1(ours, theirs), auprc=auprc(scores, humans),
                 selection_rate=float(kept.mean()))
 
 # %% ../nbs/06_evaluate.ipynb #85dd0afc
 def _lost(full, other) -> float:
     "Mean fall of the probability of the class predicted from `full`. DataError if the shapes do not fit."
-    full, other = (np.atleast_2d(np.asarray(x, dtype=float)) for x in (full, other))
+    full, other = (np.atleast_2d(_numbers(x)) for x in (full, other))
     if other.shape[-2:] != full.shape or full.ndim != 2:
         raise DataError(f"probabilities must be (N, C) and (N, C) or (K, N, C), got {full.shape} and {other.shape}")
     if not full.size: raise DataError("no predictions to compare")
@@ -160,6 +168,7 @@ def erasure(
     shares=BINS, # of the selectable features; each makes one rationale, of at least one feature
 ) -> dict[str, Tensor]: # full (B, C), only (K, B, C), without (K, B, C)
     "Probabilities from all features, from each rationale alone, and from all but it (ERASER, section 4.2)."
+    if not len(shares): raise SettingError("shares must name a share or more, got none")
     masks = [topk_mask(scores, selectable, s) for s in shares]
     everything = selectable.float()
     at = lambda mask: prob(batch, mask).cpu()
@@ -172,18 +181,20 @@ def task_scores(
     labels, # (N,) class numbers
 ) -> dict[str, float]: # accuracy, macro_f1, ece
     """Accuracy, macro F1, and the expected calibration error over 15 bins (Guo et al., 2017, equation 3).
-    DataError for uneven lists, no rows, values that are no probabilities, labels that are none of the C classes."""
+    DataError for uneven lists, no rows, a single class, values that are no probabilities, labels that are none of the C classes."""
     from sklearn.metrics import f1_score
     from torchmetrics.functional.classification import multiclass_calibration_error
-    probs, labels = torch.as_tensor(probs).double(), torch.as_tensor(labels)
+    probs, labels = torch.as_tensor(_numbers(probs)), torch.as_tensor(_numbers(labels))
     if probs.ndim != 2 or labels.shape != probs.shape[:1]:
         raise DataError("expected probabilities (N, C) and labels (N,), "
                         f"got {tuple(probs.shape)} and {tuple(labels.shape)}")
     if not len(labels): raise DataError("no predictions to score")
+    if probs.shape[1] < 2: raise DataError("probabilities of one class only: there is nothing to tell apart")
     if bad := [p for p in probs.flatten().tolist() if not 0 <= p <= 1]:
         raise DataError(f"a probability must be in [0, 1], got {bad[0]}: give softmax(logits)")
     if bad := [y for y in labels.tolist() if y not in range(probs.shape[1])]:
-        raise DataError(f"label {bad[0]} is none of {probs.shape[1]} classes")
+        raise DataError(f"label {bad[0]:g} is none of {probs.shape[1]} classes")
+    labels = labels.long()
     said = probs.argmax(-1)
     ece = multiclass_calibration_error(probs, labels, num_classes=probs.shape[1], n_bins=15)
     macro = f1_score(labels, said, average="macro", zero_division=0)
@@ -234,8 +245,13 @@ def judge(
     shares=BINS, # of the selectable features
     batch_size: int = 64,
 ) -> dict: # labels (N,), full (N, C), only and without (K, N, C); lists: scores [(n_i,)], masks [(K, n_i)]
-    "The erasure experiment on a whole set; `scores` and `masks` hold selectable features only, in order."
+    """The erasure experiment on a whole set; `scores` and `masks` hold selectable features only, in order.
+    DataError without examples, or for texts where the model reads images; SettingError for impossible shares."""
     parts, order = [], []
+    if not len(examples): raise DataError("there are no examples to evaluate")
+    if not len(shares): raise SettingError("shares must name a share or more, got none")
+    if (reads := model.generator.backbone.modality) != (holds := "text" if examples.text else "image"):
+        raise DataError(f"the examples hold {holds}s, the model reads {reads}s")
     with evaluating(model):
         for batch in loader(examples, make_batches(examples.lengths, batch_size)):
             batch = to_device(batch, model.device)
@@ -258,7 +274,8 @@ def at_shares(
     shares=BINS, # of the selectable features
 ) -> list[dict]: # model, share, accuracy, agreement (of the first model's features, how many are kept as well)
     """What models predict from their best features at each share, and how far they choose what the first one chooses.
-    ModelError if they read different features."""
+    ModelError if they read different features, SettingError without a model."""
+    if not models: raise SettingError("name a model or several, got none")
     read_alike(models)
     judged = {name: judge(model, examples, shares=shares) for name, model in models.items()}
     first = next(iter(judged.values()))["masks"]
@@ -275,7 +292,8 @@ def crossed(
     batch_size: int = 64,
 ) -> list[dict]: # chooser ("blind choice" or a model), predictor, accuracy
     """Accuracy of every model's predictor from every model's top-k choice, and from a blind choice of the first one's size.
-    DataError if there are no examples, ModelError if the models read different features."""
+    DataError if there are no examples, ModelError if the models read different features, SettingError without a model."""
+    if not models: raise SettingError("name a model or several, got none")
     if not len(examples): raise DataError("there are no examples to evaluate")
     read_alike(models)
     first = next(iter(models.values()))
@@ -298,13 +316,17 @@ def interval(
     level: float = 0.95, # share of them inside
     seed: int = 0,
 ) -> tuple[float, float]: # low, high
-    "Percentile bootstrap interval over documents (Efron, 1979). DataError for lists of different lengths."
+    """Percentile bootstrap interval over documents (Efron, 1979).
+    DataError for lists of different lengths or a metric that is not finite, SettingError for other numbers that make no sense."""
+    check_number("n", n, "[1, inf)", whole=True); check_number("level", level, "(0, 1)"); check_number("seed", seed, "[0, inf)", whole=True)
+    documents = tuple(d if hasattr(d, "__len__") else list(d) for d in documents)
     sizes = {len(d) for d in documents}
     if len(sizes) != 1 or sizes == {0}:
         raise DataError(f"expected parallel lists of documents, got lengths {[len(d) for d in documents]}")
     rng, size = np.random.default_rng(seed), sizes.pop()
     pick = lambda d, at: d[at] if isinstance(d, np.ndarray) else [d[i] for i in at]
     values = [metric(*(pick(d, at) for d in documents)) for at in rng.integers(size, size=(n, size))]
+    if not np.isfinite(values).all(): raise DataError("the metric is not finite on a resample: is a number missing among the documents?")
     return tuple(np.quantile(values, [(1 - level) / 2, (1 + level) / 2]).tolist())
 
 # %% ../nbs/06_evaluate.ipynb #a2952ad9
@@ -328,7 +350,7 @@ def to_words(
     n_words: int,
 ) -> np.ndarray: # (n_words,)
     "The largest value among a word's pieces."
-    values, owner = np.asarray(values, dtype=float), np.asarray(owner)
+    values, owner = np.asarray(values, dtype=float), np.asarray(owner, dtype=int)
     own, values = owner[owner >= 0], values[owner >= 0]
     out = np.full(n_words, values.min() if len(values) else 0.0)
     np.maximum.at(out, own, values)
@@ -489,7 +511,9 @@ def replacement_difference(
     sees: Tensor | None = None, # (B, L) what the predictor reads: `mask` if None; all ones for a classifier
     seed: int = 0, # of the replacements
 ) -> float: # 0.0 for a select-predict model
-    "Largest change of a class logit when every dropped feature is replaced and the rationale is held."
+    "Largest change of a class logit when every dropped feature is replaced and the rationale is held. SettingError for a mask of another shape."
+    for m in (mask, mask if sees is None else sees):
+        if m.shape != batch["valid"].shape: raise SettingError(f"a mask must have the shape {tuple(batch['valid'].shape)} of the batch, got {tuple(m.shape)}")
     sees = mask if sees is None else sees
     replaced = batch | dict(inputs=replace_dropped(model, batch, mask, seed))
     return (model.predict(batch, sees) - model.predict(replaced, sees)).abs().max().item()

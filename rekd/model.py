@@ -25,7 +25,7 @@ from torch import Tensor
 from .errors import MissingError, ModelError, SettingError, WriteError, check_name, check_number, shown, writing
 from .select import deterministic_mask, gumbel_softmax, topk_mask
 from .backbone import (Backbone, ImageProcessor, TextProcessor, backbone_from_config, load_backbone, load_processor,
-                           weights_source)
+                           _to_rgb, weights_source)
 
 # %% ../nbs/02_model.ipynb #62a2f8d3
 def linear(
@@ -264,11 +264,12 @@ def _words(text: str, spans: list) -> list[list[int]]:
 # %% ../nbs/02_model.ipynb #3f4241ea
 _KEPT = "color:#000;font-weight:600;print-color-adjust:exact;-webkit-print-color-adjust:exact;background:"
 _PARTLY = "border-bottom:.1em dotted"
-_FADED = "opacity:.55"
-_UNREAD = "opacity:.45;font-style:italic"
+_FADED = "opacity:.65" # the least that leaves dropped words a contrast of 4.5 on white and on black
+_UNREAD = f"{_FADED};font-style:italic"
 
 def _shade(p: float) -> str:
     "A background for a keep probability, from pale to full orange."
+    p = min(max(0.0, p), 1.0) # a score made by hand may be any number; NaN is pale
     return "#" + "".join(f"{round(pale + (full - pale) * p):02x}" for pale, full in zip((255, 243, 214), (230, 159, 0)))
 
 # %% ../nbs/02_model.ipynb #8a485a95
@@ -302,30 +303,79 @@ def _text_html(text: str, spans: list, mask: list[int], scores: list[float], sco
         at, before = b, s if m else None
     return "".join(out) + plain(text[at:], _FADED if _read_to(text, spans) == len(text) else _UNREAD)
 
+# %% ../nbs/02_model.ipynb #3f4e4f8f
+_LONE = {"br", "p", "hr"}
+_LINES = _LONE | {"div", "li", "tr", "ul", "ol", "table", "blockquote", "pre", *(f"h{i}" for i in range(1, 7))} # they begin a line
+_INLINE = set("a abbr b big center cite code del em font i ins q s small span strike strong sub sup td th tt u".split())
+_TAG = re.compile(r"<(/?)([a-zA-Z][a-zA-Z0-9]*)(?:[\s/][^<>]*)?>")
+
+def _tags(text: str) -> list[tuple[int, int, str]]: # start, end, what it stands for: a line break or nothing
+    "The tags of a text that only lay it out. Any other, such as `<script>`, is text."
+    found = [(m.span(), m[1], m[2].lower()) for m in _TAG.finditer(text)]
+    opened, closed = ({name for _, slash, name in found if bool(slash) == end} for end in (False, True))
+    known = _LONE | (_LINES | _INLINE) & opened & closed
+    return [(*span, "\n" if name in _LINES else "") for span, _, name in found if name in known]
+
+# %% ../nbs/02_model.ipynb #c6482e5c
+def _without_tags(text: str, spans: list, mask: list[int]) -> tuple[str, list[tuple[int, int]]]: # the text to draw, the spans in it
+    """Tags as what they stand for. A tag stays if a piece with nothing but tags in it was kept.
+    SettingError for spans outside the text, or more or fewer than the mask."""
+    if len(spans) != len(mask): raise SettingError(f"an explanation has one mask value a span, got {len(spans)} spans and {len(mask)} values")
+    if bad := [s for s in spans if not 0 <= s[0] <= s[1] <= len(text)]:
+        raise SettingError(f"a span is (start, end) in the text's {len(text)} characters, got {tuple(bad[0])}")
+    tags, of = _tags(text), [-1] * len(text) # the tag of each letter
+    if not tags: return text, spans
+    for k, (a, b, _) in enumerate(tags): of[a:b] = [k] * (b - a)
+    kept = [of[a:b] for (a, b), m in zip(spans, mask) if m]
+    stays = {k for piece in kept if min(piece, default=-1) >= 0 for k in piece}
+    out, begins, ends = [], [], [0] # where each letter begins, and where the text before it ends
+    size = 0
+    for i, letter in enumerate(text):
+        if of[i] < 0 or of[i] in stays: out.append(letter); begins.append(size); size += 1
+        else:
+            if i == tags[of[i]][0]: out.append(tags[of[i]][2]); size += len(tags[of[i]][2])
+            begins.append(size)
+        ends.append(ends[-1] if of[i] >= 0 and of[i] not in stays else size)
+    begins.append(size)
+    return "".join(out), [(begins[a], max(begins[a], ends[b])) for a, b in spans]
+
 # %% ../nbs/02_model.ipynb #8fb02239
 def _overlay(image, features: list, mask: list[int]):
-    "A PIL image with the kept patches in colour over the dimmed image."
-    from PIL import Image
+    "A PIL image with the kept patches in colour over the dimmed image, and a line around them: some pictures are grey themselves."
+    from PIL import Image, ImageDraw
     side = 1 + max(r for r, _ in features)
     size = (max(224 // side, 1) * side,) * 2
     grid = Image.new("L", (side, side))
     for (r, c), m in zip(features, mask): grid.putpixel((c, r), 255 * m)
-    colour = image.convert("RGB").resize(size)
+    colour = _to_rgb(image).resize(size)
     dim = Image.blend(colour.convert("L").convert("RGB"), Image.new("RGB", size, (128, 128, 128)), 0.65)
-    return Image.composite(colour, dim, grid.resize(size, Image.Resampling.NEAREST))
+    out = Image.composite(colour, dim, grid.resize(size, Image.Resampling.NEAREST))
+    step, kept = size[0] // side, {tuple(at) for at, m in zip(features, mask) if m}
+    for r, c in kept:
+        up, left, down, right = r * step, c * step, (r + 1) * step - 1, (c + 1) * step - 1
+        for beside, line in (((r - 1, c), (left, up, right, up)), ((r + 1, c), (left, down, right, down)),
+                             ((r, c - 1), (left, up, left, down)), ((r, c + 1), (right, up, right, down))):
+            if beside not in kept: ImageDraw.Draw(out).line(line, fill="#e69f00", width=2)
+    return out
 
 # %% ../nbs/02_model.ipynb #c421651e
-def _image_html(image, features: list, mask: list[int]) -> str:
-    "An `<img>` of `_overlay`."
+def _png(image) -> str:
+    "A picture as a data URI."
+    image.save(png := io.BytesIO(), "PNG")
+    return "data:image/png;base64," + base64.b64encode(png.getvalue()).decode()
+
+def _image_html(image, features: list, mask: list[int], beside: bool = True) -> str:
+    "An `<img>` of `_overlay`, and beside it the picture itself."
     drawn = _overlay(image, features, mask)
-    drawn.save(png := io.BytesIO(), "PNG")
-    data = base64.b64encode(png.getvalue()).decode()
-    return (f'<img alt="{sum(mask)} of {len(mask)} patches kept" width="{drawn.width}" height="{drawn.height}" '
-            f'src="data:image/png;base64,{data}">')
+    size = f'width="{drawn.width}" height="{drawn.height}" style="max-width:100%;object-fit:contain"'
+    whole = f'<img alt="the whole picture" {size} src="{_png(_to_rgb(image).resize(drawn.size))}"> ' if beside else ""
+    return f'{whole}<img alt="{sum(mask)} of {len(mask)} patches kept" {size} src="{_png(drawn)}">'
 
 # %% ../nbs/02_model.ipynb #0e20e3af
 @patch
-def _repr_html_(self: Explanation) -> str:
+def to_html(self: Explanation,
+    beside: bool = True, # of an image: the picture itself beside its rationale?
+) -> str:
     "Label, probabilities and the highlighted source, for notebooks and pages; readable on light and dark ones."
     top = sorted(self.probabilities.items(), key=lambda kv: -kv[1])[:3]
     kept, n = sum(self.mask), len(self.mask)
@@ -333,13 +383,18 @@ def _repr_html_(self: Explanation) -> str:
         f"all {n} features, {kept} marked afterwards" if self.post_hoc else f"{kept} of {n} features")
     probs = ", ".join(f"{html.escape(str(k))} {v:.2f}" for k, v in top)
     if isinstance(self.source, str):
-        body = _text_html(self.source, self.spans, self.mask, self.scores,
-                          "score" if self.post_hoc else "keep probability")
-        if _read_to(self.source, self.spans) < len(self.source): head += " (what is in italics was not read)"
-    elif self.source is not None and self.features: body = _image_html(self.source, self.features, self.mask)
+        text, spans = _without_tags(self.source, self.spans, self.mask)
+        body = _text_html(text, spans, self.mask, self.scores, "score" if self.post_hoc else "keep probability")
+        if _read_to(text, spans) < len(text): head += " (what is in italics was not read)"
+    elif self.source is not None and self.features: body = _image_html(self.source, self.features, self.mask, beside)
     else: body = html.escape(" ".join(str(f) for f, m in zip(self.features, self.mask) if m))
-    return (f'<div style="margin:.5em 0;line-height:1.6">{head}{probs and f" <small>({probs})</small>"}'
-            f'<div style="white-space:pre-wrap">{body}</div></div>')
+    return (f'<div style="margin:.5em 0;line-height:1.6;overflow-wrap:anywhere">{head}{probs and f" <small>({probs})</small>"}'
+            f'<div dir="auto" style="white-space:pre-wrap">{body}</div></div>')
+
+@patch
+def _repr_html_(self: Explanation) -> str:
+    "What a notebook shows."
+    return self.to_html()
 
 # %% ../nbs/02_model.ipynb #38d3f2d2
 @patch

@@ -6,21 +6,29 @@
 __all__ = ['KEPT', 'DROPPED', 'RESET', 'STYLE', 'COLOURS', 'MARKERS', 'TRACED', 'RATES', 'METRICS', 'segments', 'to_terminal',
            'verdict', 'human_rationale', 'side_by_side', 'rationale_page', 'image_grid', 'model_colours', 'panel',
            'plot_curves', 'runs_by_model', 'plot_seeds', 'plot_traces', 'plot_shares', 'soft_choices',
-           'plot_temperature', 'draw_frame', 'rationale_gif', 'sweep', 'report_data', 'report_page', 'report_examples']
+           'plot_temperature', 'draw_frame', 'rationale_gif', 'sweep', 'report_data', 'report_page', 'taken_as',
+           'whole_test', 'stratified_sample', 'human_marks']
 
 # %% ../nbs/07_show.ipynb #b06a6600
-import base64, hashlib, html, io, json, re
+import base64, hashlib, html, io, json, logging, re
+from collections import Counter
 from collections.abc import Iterable
+from dataclasses import replace
+from functools import partial
 from importlib.resources import files
+from pathlib import Path
 from itertools import cycle, groupby
 from textwrap import fill
 from typing import Any
 import numpy as np
 import torch
-from .errors import DataError, SettingError
+from .errors import DataError, ModelError, SettingError, check_number, shown
 from .select import gumbel_noise, gumbel_softmax
-from .model import Explanation, RationaleModel, _by_span, _overlay, _read_to, _shade, _words, to_device
-from .data import class_numbers, data_folder, load_rows, read_folder
+from .backbone import _to_rgb
+from .model import (Explanation, RationaleModel, _by_span, _overlay, _read_to, _shade, _tags, _without_tags, _words,
+                        check_selects, to_device)
+from .data import Examples, class_numbers, data_folder, load_test, read_folder
+from .train import evaluate
 from .evaluate import comprehensiveness, judge_document, load_eraser, plausibility, sufficiency, word_spans
 
 # %% ../nbs/07_show.ipynb #e7608431
@@ -28,7 +36,8 @@ def segments(
     e: Explanation, # of a text
 ) -> list[tuple[str, bool]]: # stretches of the text in order, and whether each was kept
     """Cut a text into kept and dropped stretches that, joined, are the text again.
-    Neighbours of one kind are one stretch, and a gap between two kept features is kept."""
+    Neighbours of one kind are one stretch, and a gap between two kept features is kept. SettingError for anything but a text."""
+    if not isinstance(e.source, str): raise SettingError(f"only a text can be cut into stretches, got {type(e.source).__name__}")
     out: list[tuple[str, bool]] = []
     at = 0
     def add(s, keep):
@@ -46,19 +55,31 @@ def segments(
 KEPT, DROPPED, RESET = "\x1b[1;30;48;5;215m", "\x1b[2m", "\x1b[0m"
 
 # %% ../nbs/07_show.ipynb #b666e0f6
+def _to_squares(e: Explanation, colour: bool) -> str:
+    "A picture's patches, row by row: `#` for kept, `.` for dropped."
+    side = [1 + max(at) for at in zip(*e.features)]
+    kept = {tuple(at) for at, m in zip(e.features, e.mask) if m}
+    sign = lambda at: (f"{KEPT}##{RESET}" if colour else "##") if at in kept else f"{DROPPED}..{RESET}" if colour else ".."
+    return "\n".join(" ".join(sign((r, c)) for c in range(side[1])) for r in range(side[0]))
+
 def to_terminal(
-    e: Explanation, # of a text
+    e: Explanation, # of a text or a picture
     colour: bool = True, # ANSI colours; else [brackets]
     width: int | None = 600, # cut a longer text after so many characters; None for never
 ) -> str:
-    "A text with its rationale marked, as far as the model read it."
-    end = _read_to(e.source, e.spans)
+    "A text with its rationale marked, as far as the model read it; of a picture, a drawing of its patches. SettingError for an explanation without either."
+    if width is not None: check_number("width", width, "[1, inf)", whole=True)
+    if not isinstance(e.source, str):
+        if e.source is None or not e.features: raise SettingError("this explanation holds no text and no picture: there is nothing to draw")
+        return _to_squares(e, colour)
+    text, spans = _without_tags(e.source, e.spans, e.mask)
+    end = _read_to(text, spans)
     out, left = [], end if width is None else min(width, end)
-    for s, keep in segments(e):
+    for s, keep in segments(replace(e, source=text, spans=spans)):
         s = "".join(c if c.isprintable() else " " for c in s[:left])
         if s: out.append((f"{KEPT if keep else DROPPED}{s}{RESET}" if colour else f"[{s}]" if keep else s))
         left -= len(s)
-    more = " ..." if width is not None and end > width else " ... (the rest was not read)" if end < len(e.source) else ""
+    more = " ..." if width is not None and end > width else " ... (the rest was not read)" if end < len(text) else ""
     return "".join(out) + more
 
 # %% ../nbs/07_show.ipynb #75e8d828
@@ -67,7 +88,7 @@ def verdict(
     truth: str | None = None, # the true label, if it is known
 ) -> str: # such as "negative 83%, right"
     "The predicted label, its probability, and whether it is right."
-    said = f"{e.label} {e.probabilities[e.label]:.0%}" if e.probabilities else e.label
+    said = f"{e.label} {e.probabilities[e.label]:.0%}" if e.label in e.probabilities else e.label
     return said if truth is None else f"{said}, {'right' if e.label == truth else 'wrong'}"
 
 # %% ../nbs/07_show.ipynb #b78cfef4
@@ -76,7 +97,9 @@ def human_rationale(
     marks: list, # phrases of the text, or (start, end) spans of characters
     label: str, # the class for which they are evidence
 ) -> Explanation:
-    "A human rationale, drawn like a model's. DataError for a phrase that is empty or not in the text."
+    "A human rationale, drawn like a model's. DataError for a phrase that is empty or not in the text, or a span outside it."
+    if not isinstance(text, str): raise DataError(f"people mark words of a text, got {shown(text)}")
+    if isinstance(marks, str): raise DataError(f"marks must be a list of phrases or spans, got {shown(marks)}")
     if "" in marks: raise DataError("a marked phrase is empty: a mark is a piece of the text, or a (start, end) span")
     spans, kept = word_spans(text), [m for m in marks if not isinstance(m, str)]
     for phrase in (m for m in marks if isinstance(m, str)):
@@ -85,20 +108,47 @@ def human_rationale(
             raise DataError(f"the marked phrase {phrase!r} is not in the text: "
                             f"a mark is a piece of it, letter by letter, or a (start, end) span")
         kept += found
+    if bad := [m for m in kept if not isinstance(m, list | tuple) or len(m) != 2 or not 0 <= m[0] < m[1] <= len(text)]:
+        raise DataError(f"a marked span is (start, end) in the text's {len(text)} characters, got {shown(bad[0])}")
     mask = [int(any(a < end and start < b for start, end in kept)) for a, b in spans]
     return Explanation(label, {}, [text[a:b] for a, b in spans], mask, [float(m) for m in mask], text, spans)
 
+# %% ../nbs/07_show.ipynb #173ba53d
+def _data_uri(image) -> str:
+    "A PIL image as text, at most 224 pixels a side and square, as a model sees it."
+    side = min(max(image.size), 224)
+    _to_rgb(image).resize((side, side)).save(out := io.BytesIO(), "WEBP", quality=90)
+    return "data:image/webp;base64," + base64.b64encode(out.getvalue()).decode()
+
 # %% ../nbs/07_show.ipynb #2896afa6
+def _same_input(
+    models: dict[str, Explanation],
+    where: str = "", # of the message
+):
+    "SettingError unless there are explanations, all of texts or all of one picture. A text stands in each column; a picture is shown once."
+    if not models: raise SettingError(f"{where}there are no explanations to draw")
+    say = lambda x: "a text" if isinstance(x, str) else "nothing" if x is None else f"a picture of {x.width} x {x.height}"
+    given = lambda x: x if isinstance(x, str | None) else _to_rgb(x)
+    (first, its), *others = ((name, given(e.source)) for name, e in models.items())
+    for name, other in others:
+        if type(its) is not type(other) or not isinstance(its, str) and its != other:
+            raise SettingError(f"{where}{first} explains {say(its)}, {name} another input, {say(other)}: give explanations of one")
+
 def side_by_side(
     models: dict[str, Explanation], # name -> its explanation of the same input
     truth: str | None = None, # the true label, if it is known
 ) -> str: # HTML
-    "The same input as several models, and people, read it."
+    """The same input as several models, and people, read it; a picture itself comes first.
+    SettingError for explanations of different pictures, of texts and pictures, or none."""
+    _same_input(models)
     judged = lambda e: "" if truth is None else ", right" if e.label == truth else ", wrong"
     line, columns = "border-bottom:1px solid #8886", "repeat(auto-fit,minmax(min(100%,11rem),1fr))"
-    cells = [f'<div><div style="{line}"><b>{html.escape(name)}</b>{judged(e)}</div>{e._repr_html_()}</div>'
-             for name, e in models.items()]
-    return f'<div style="display:grid;grid-template-columns:{columns};gap:1rem 1.5rem">{"".join(cells)}</div>'
+    cell = lambda head, body: f'<div dir="auto"><div style="{line}">{head}</div>{body}</div>'
+    cells = [cell(f"<b>{html.escape(name)}</b>{judged(e)}", e.to_html(beside=False)) for name, e in models.items()]
+    if not isinstance(source := next(iter(models.values())).source, str | None):
+        img = f'<img alt="the whole picture" style="width:224px;max-width:100%;margin:.5em 0" src="{_data_uri(source)}">'
+        cells.insert(0, cell("the picture", img))
+    return f'<div style="display:grid;grid-template-columns:{columns};gap:1rem 1.5rem;overflow-wrap:anywhere">{"".join(cells)}</div>'
 
 # %% ../nbs/07_show.ipynb #7ede1d9b
 STYLE = """
@@ -109,16 +159,25 @@ h1{line-height:1.2}section{margin:2.5rem 0}h2{font-size:1.15rem}img{max-width:10
 """
 
 # %% ../nbs/07_show.ipynb #d3c796ef
+def _check_examples(examples: list[dict[str, Explanation]], truths: list[str] | None):
+    "SettingError unless there are examples, each of one input, with one truth each."
+    if not examples: raise SettingError("there are no examples to draw")
+    if truths is not None and len(truths) != len(examples):
+        raise SettingError(f"{len(examples)} examples, but {len(truths)} truths: give one for each")
+    for i, models in enumerate(examples, 1): _same_input(models, f"example {i}: ")
+
 def rationale_page(
     examples: list[dict[str, Explanation]], # an entry an example: model name -> its explanation
     truths: list[str] | None = None, # the true label of each example
     title: str = "Rationales", # heading of the page
     note: str = "", # a paragraph under it
 ) -> str: # a whole HTML document
-    "A self-contained page that shows every model's rationale for the same inputs next to each other."
+    """A self-contained page that shows every model's rationale for the same inputs next to each other.
+    SettingError without examples, for explanations of different inputs in one example, or truths of another number."""
+    _check_examples(examples, truths)
     title, note, body = html.escape(title), html.escape(note), ""
     for i, models in enumerate(examples):
-        truth = truths[i] if truths else None
+        truth = truths[i] if truths is not None else None
         heading = f"Example {i + 1}" + (f", truly {html.escape(truth)}" if truth else "")
         heading = f"<h2>{heading}</h2>" if len(examples) > 1 else ""
         body += f"<section>{heading}{side_by_side(models, truth)}</section>"
@@ -132,8 +191,9 @@ def _heat_map(
     e: Explanation, # of an image
 ): # what `Figure.colorbar` needs
     "The keep probability of every patch."
-    side = 1 + max(r for r, _ in e.features)
-    return ax.imshow(np.reshape(e.scores, (side, side)), cmap="cividis", vmin=0, vmax=1)
+    grid = np.full([1 + max(at) for at in zip(*e.features)], np.nan) # a patch without a score stays white
+    for at, score in zip(e.features, e.scores): grid[tuple(at)] = score
+    return ax.imshow(grid, cmap="cividis", vmin=0, vmax=1)
 
 # %% ../nbs/07_show.ipynb #d42fddc4
 def image_grid(
@@ -141,17 +201,23 @@ def image_grid(
     truths: list[str] | None = None, # the true label of each picture
     heat: bool = False, # also draw the keep probability of every patch
 ): # a matplotlib figure
-    "Pictures x models: the kept patches in colour over the dimmed picture, the verdict below."
+    """Pictures x models: the kept patches in colour over the dimmed picture, the verdict below.
+    SettingError for anything but the same models' explanations of pictures."""
+    _check_examples(examples, truths)
+    if any(e.source is None or isinstance(e.source, str) or not e.features for models in examples for e in models.values()):
+        raise SettingError("a grid needs explanations of pictures; `rationale_page` draws texts")
+    if odd := next((list(models) for models in examples if list(models) != list(examples[0])), None):
+        raise SettingError(f"each column is a model: {shown(list(examples[0]))} in the first example, {shown(odd)} in another")
     from matplotlib.figure import Figure
     kinds = ["", ":\nkeep probability"] if heat else [""]
     names = ["input"] + [name + kind for name in examples[0] for kind in kinds]
     fig = Figure(figsize=(1.75 * len(names) + 0.8 * heat, 2.0 * len(examples) + 0.3), dpi=100, layout="constrained")
     axes = fig.subplots(len(examples), len(names), squeeze=False)
     below = lambda ax, text: ax.set_xlabel(fill(text.replace("_", " "), 20)) # a picture is some 20 letters wide
-    for models, truth, row in zip(examples, truths or cycle([None]), axes):
+    for models, truth, row in zip(examples, truths if truths is not None else cycle([None]), axes):
         source, places = next(iter(models.values())).source, iter(row)
         ax = next(places)
-        ax.imshow(np.asarray(source.convert("RGB").resize((224, 224)))); below(ax, truth or "")
+        ax.imshow(np.asarray(_to_rgb(source).resize((224, 224)))); below(ax, truth or "")
         for e in models.values():
             ax = next(places)
             ax.imshow(np.asarray(_overlay(e.source, e.features, e.mask))); below(ax, verdict(e, truth))
@@ -175,8 +241,12 @@ def model_colours(names: Iterable[str]) -> dict[str, str]: # name -> colour
 
 # %% ../nbs/07_show.ipynb #2cde4a8d
 def _runs(history: list) -> list[list[dict]]:
-    "What `fit` returned, once or for several seeds, as a list of runs."
-    return history if isinstance(history[0], list) else [history]
+    "What `fit` returned, once or for several seeds, as a list of runs. DataError for no epochs, or runs of different lengths, which have no mean."
+    runs = history if history and isinstance(history[0], list) else [history]
+    if not all(runs): raise DataError("a history needs an epoch or more, got none")
+    if len(lengths := {len(run) for run in runs}) > 1:
+        raise DataError(f"runs of {' and '.join(map(str, sorted(lengths)))} epochs have no mean: draw them as models of their own")
+    return runs
 
 # %% ../nbs/07_show.ipynb #d4b93cf3
 def _band(
@@ -217,8 +287,9 @@ def plot_curves(
     title: str = "",
 ): # a matplotlib figure
     """Training cross-entropy, validation accuracy, mean keep probability and temperature over the epochs.
-    A line a model, with a band of one standard deviation if it has several seeds."""
+    A line a model, with a band of one standard deviation if it has several seeds. DataError without histories."""
     from matplotlib.figure import Figure
+    if not histories: raise DataError("a figure of curves needs a history, got none")
     fig = Figure(figsize=(10, 6.5), dpi=100, layout="constrained")
     axes = fig.subplots(2, 2)
     panel(axes[0, 0], histories, lambda r: r["train"]["ce"], "training cross-entropy (nats)")
@@ -249,14 +320,19 @@ def plot_seeds(
     teacher: float | None = None, # accuracy from its own rationales of who taught from the paper's start
     title: str = "",
 ): # a matplotlib figure
-    "Test accuracy of every run under top-k: RE and REKD of one seed tied together, CLS and random masks as a frame."
+    """Test accuracy of every run under top-k: RE and REKD of one seed tied together, CLS and random masks as a frame.
+    DataError without rows, or for two rows of one objective, start and seed: a figure shows one variant."""
     from matplotlib.figure import Figure
+    counts = Counter((r["objective"], r["start"], r["seed"]) for r in rows)
+    if twice := [k for k, n in counts.items() if n > 1]:
+        raise DataError(f"{counts[twice[0]]} rows are of {' '.join(map(str, twice[0]))}: choose one variant, such as [r for r in rows if not r.get('variant')]")
     fig = Figure(figsize=(7, 4), dpi=100, layout="constrained")
     ax = fig.subplots()
     score = {(r["objective"], r["start"], r["seed"]):
              r["masks"].get("topk", next(iter(r["masks"].values())))["accuracy"] for r in rows}
     columns = [c for c in (("random", "paper"), ("re", "paper"), ("rekd", "paper"), ("re", "warm"), ("rekd", "warm"),
                            ("cls", "paper")) if any(k[:2] == c for k in score)]
+    if not columns: raise DataError("a figure of seeds needs rows of CLS, random masks, RE or REKD, got none")
     for x, (objective, start) in enumerate(columns):
         mine = {seed: a for (*c, seed), a in score.items() if tuple(c) == (objective, start)}
         ax.scatter([x] * len(mine), list(mine.values()), color=COLOURS[1 if objective == "rekd" else 0], zorder=3)
@@ -378,8 +454,10 @@ def plot_temperature(
     scores, # keep probabilities, from any number of explanations
     temperatures: tuple = (5.0, 1.0, 0.1), # of the histograms
 ): # a matplotlib figure
-    "How the temperature turns soft choices hard: their distribution, and the share that is nearly 0 or 1."
+    "How the temperature turns soft choices hard: their distribution, and the share that is nearly 0 or 1. DataError without scores in [0, 1]."
     from matplotlib.figure import Figure
+    if bad := [p for p in scores if not 0 <= p <= 1] or (["none"] if not len(scores) else []):
+        raise DataError(f"a keep probability must be in [0, 1], got {bad[0]}")
     fig = Figure(figsize=(10, 3.4), dpi=100, layout="constrained")
     left, right = fig.subplots(1, 2)
     for T, c, style in zip(temperatures, cycle(COLOURS), cycle(("-", "--", ":"))):
@@ -393,22 +471,36 @@ def plot_temperature(
                label="nearly hard: below 0.05 or above 0.95")
     right.plot(steps, share(lambda y: y > 0.5), color=COLOURS[1], ls="--", label="kept: above 0.5")
     right.set(xlabel="temperature, cooling to the right", ylabel="share of draws (%)", xscale="log", ylim=(0, 102))
+    right.set_xticks([5, 2, 1, 0.5, 0.2, 0.1], ["5", "2", "1", "0.5", "0.2", "0.1"])
+    right.minorticks_off()
     right.invert_xaxis()
     for ax in (left, right): ax.grid(alpha=0.3); ax.legend()
     return fig
 
 # %% ../nbs/07_show.ipynb #77f599a0
+def _broken(letters: str, font, room: float, width: float) -> Iterable[str | None]: # pieces that fit; None begins a line
+    "A word that is wider than the line, cut letter by letter."
+    out: list[str | None] = []
+    line = ""
+    for c in letters:
+        if font.getlength(line + c) > room: out += [line, None]; line, room = "", width
+        line += c
+    return [s for s in (*out, line) if s != ""]
+
 def _lay_out(e: Explanation, font, width: int, line: float) -> list[tuple]:
-    "Stretches of a text as (x, y, letters, keep probability or None), words wrapped at `width` pixels."
-    ink: list[float | None] = [None] * len(e.source)
-    x, y, out = 0.0, 0.0, []
-    for (a, b), (m, s) in _by_span(e.spans, e.mask, e.scores).items(): ink[a:b] = [s if m else None] * (b - a)
-    for word in re.finditer(r"\S+", e.source):
-        if x and x + font.getlength(word.group()) > width: x, y = 0.0, y + line
-        for score, run in groupby(range(*word.span()), ink.__getitem__):
-            letters = "".join(e.source[i] for i in run)
-            out.append((x, y, letters, score))
-            x += font.getlength(letters)
+    "Stretches of a text as (x, y, letters, keep probability or None), words wrapped at `width` pixels, longer ones broken."
+    text, spans = _without_tags(e.source, e.spans, e.mask)
+    ink: list[float | None] = [None] * len(text)
+    x, y, at, out = 0.0, 0.0, 0, []
+    for (a, b), (m, s) in _by_span(spans, e.mask, e.scores).items(): ink[a:b] = [s if m else None] * (b - a)
+    for gap, word in re.findall(r"(\s*)(\S+)", text):
+        start, at = at + len(gap), at + len(gap) + len(word)
+        if x and ("\n" in gap or x + font.getlength(word) > width): x, y = 0.0, y + line
+        for score, run in groupby(range(start, at), ink.__getitem__):
+            piece = "".join(text[i] for i in run)
+            for letters in _broken(piece, font, width - x, width) if font.getlength(word) > width else [piece]:
+                if letters is None: x, y = 0.0, y + line
+                else: out.append((x, y, letters, score)); x += font.getlength(letters)
         x += font.getlength(" ")
     return out
 
@@ -433,7 +525,12 @@ def draw_frame(
     caption: str = "", # one line above it
     width: int = 560, # pixels, of a text
 ): # a PIL image
-    "An explanation as a picture: a slide, or one frame of a film."
+    """An explanation as a picture: a slide, or one frame of a film. The font, DejaVu Sans, has no Chinese letters and few emoji.
+    SettingError for an explanation without text or picture, or an impossible width."""
+    check_number("width", width, "[80, 20000]", whole=True)
+    if e.source is None or not isinstance(e.source, str) and not e.features:
+        raise SettingError("this explanation holds no text and no picture: there is nothing to draw")
+    caption = " ".join(caption.split())
     from matplotlib import font_manager
     from PIL import Image, ImageDraw, ImageFont
     text, bold = isinstance(e.source, str), ImageFont.truetype(font_manager.findfont("DejaVu Sans:bold"), 16)
@@ -449,7 +546,8 @@ def rationale_gif(
     captions: list[str], # one a frame
     seconds: float = 0.6, # a frame; the last stands three times as long
 ) -> bytes: # to be written to a file
-    "A film of one example's rationale. SettingError unless there is one caption a frame."
+    "A film of one example's rationale. SettingError unless there is one caption a frame, and each frame is shown for a while."
+    check_number("seconds", seconds, "[0.02, 60]")
     from PIL import ImageOps
     if len(explanations) != len(captions) or not captions:
         raise SettingError(f"a film needs frames and one caption each, got {len(explanations)} and {len(captions)}")
@@ -501,8 +599,10 @@ def _told_words(text, spans, bits, scores) -> list:
     return [[[*at[i], merged[at[i]][0], round(merged[at[i]][1], 3)] for i in word] for word in _words(text, at)]
 
 # %% ../nbs/07_show.ipynb #1fba4ff1
-def _told(model, source, swept, whole):
-    "What the page draws of one model and one input."
+def _told(model, source, swept, whole, name="the model"):
+    "What the page draws of one model and one input. ModelError for a prediction that is not finite."
+    if not all(swept[k].isfinite().all() for k in ("only", "without", "scores")):
+        raise ModelError(f"{name} gives probabilities that are not finite: did its training diverge, or are its weights too large for half precision?")
     bits, scores = _bits(swept["masks"]), swept["scores"].tolist()
     if not isinstance(source, str): drawing = dict(patches=[[b, round(s, 3)] for b, s in zip(bits, scores)])
     elif whole: drawing = dict(words=_told_words(source, word_spans(source), bits, scores))
@@ -517,9 +617,9 @@ def _told(model, source, swept, whole):
 # %% ../nbs/07_show.ipynb #7a621cf9
 METRICS = { # name -> what the page calls it, and what it means
     "accuracy":
-        ("accuracy", "share of examples predicted rightly from the kept features, and Wilson's 95% interval"),
+        ("accuracy", "share of the examples of this page predicted rightly from the kept features, and Wilson's 95% interval"),
     "selection_rate":
-        ("kept", "share of the features really kept, mean over the examples"),
+        ("kept", "share of the features really kept, mean over the examples of this page"),
     "comprehensiveness":
         ("comprehensiveness", "how far the probability of the class predicted from everything falls without the "
                               "kept features (ERASER); high: they were needed"),
@@ -543,7 +643,7 @@ def _metrics(
     "Every metric that the examples allow, at each rate."
     stack = lambda key: torch.stack([s[key] for s in swept], 1).numpy() # (K, N, C)
     only, without, scores, out = stack("only"), stack("without"), [s["scores"].numpy() for s in swept], []
-    marked = humans and any(0 < sum(h) < len(h) for h in humans) # else there is nothing to agree with
+    marked = humans is not None and any(0 < sum(h) < len(h) for h in humans) # else there is nothing to agree with
     for k in range(len(RATES)):
         masks = [s["masks"][k].numpy() for s in swept]
         row = plausibility(masks, scores, humans) if marked else {}
@@ -554,27 +654,21 @@ def _metrics(
         out.append(row)
     return {m: [round(float(row[m]), 4) for row in out] for m in METRICS if m in out[0]}
 
-# %% ../nbs/07_show.ipynb #173ba53d
-def _data_uri(image) -> str:
-    "A PIL image as text, at most 224 pixels a side and square, as a model sees it."
-    side = min(max(image.size), 224)
-    image.convert("RGB").resize((side, side)).save(out := io.BytesIO(), "WEBP", quality=90)
-    return "data:image/webp;base64," + base64.b64encode(out.getvalue()).decode()
-
 # %% ../nbs/07_show.ipynb #25ad0239
 def _example(source, truth: int, human, models: dict, swept: dict) -> dict:
     "What the page knows of one example."
-    out: dict[str, Any] = dict(text=source) if isinstance(source, str) else dict(image=_data_uri(source))
+    out: dict[str, Any] = dict(text=source, tags=_tags(source)) if isinstance(source, str) else dict(image=_data_uri(source))
     if human is not None:
         marks = [(1 << len(RATES)) - 1 if h else 0 for h in human] # kept at every stop
         out["human"] = _told_words(source, word_spans(source), marks, [float(h) for h in human])
-    told = [_told(m, source, swept[name], human is not None) for name, m in models.items()]
+    told = [_told(m, source, swept[name], human is not None, name) for name, m in models.items()]
     return out | dict(truth=truth, models=told)
 
 # %% ../nbs/07_show.ipynb #dd475d65
-def _same_task(models: dict, source) -> list[str]: # the classes
-    "SettingError for models of different classes or inputs."
-    kind, labels = "text" if isinstance(source, str) else "image", next(iter(models.values())).config.labels
+def _same_task(models: dict, kind: str) -> list[str]: # kind: text or image; the classes
+    "SettingError for no models, or models of different classes or inputs; ModelError for one that never learned to select."
+    if not models: raise SettingError("a report needs a model: name one or several")
+    labels = next(iter(models.values())).config.labels
     for name, m in models.items():
         reads = m.generator.backbone.modality
         if reads != kind:
@@ -582,33 +676,46 @@ def _same_task(models: dict, source) -> list[str]: # the classes
         if m.config.labels != labels:
             raise SettingError(f"{name} knows the classes {', '.join(m.config.labels[:5])}, "
                                f"the first model {', '.join(labels[:5])}: compare models of one task")
+        try: check_selects(m)
+        except ModelError as e: raise ModelError(f"{name}: {e}. `rekd evaluate` measures it") from None
     return labels
 
 # %% ../nbs/07_show.ipynb #499c2eb4
+def _printed(whole: list[dict] | None) -> list[dict] | None:
+    "With the digits that the command line prints: JavaScript rounds a half up, Python to the even digit."
+    return whole and [w | dict(digits=[f"{w[k]:.4f}" for k in ("accuracy", "selection_rate")]) for w in whole]
+
 def report_data(
     models: dict[str, RationaleModel], # name -> model; put into eval mode
     sources: list, # texts or PIL images
     truths: list[int], # the class of each, as a number
     humans: list | None = None, # people's 0/1 of each whitespace word; texts are then read whole, in windows
     about: str = "", # a line on where the examples come from
+    whole: list[dict] | None = None, # from `whole_test`: what each model reaches on the whole test part
+    made: str = "", # how the page was made, for its last line
 ) -> dict: # JSON-ready, for `report_page`
     """Predictions, rationales and metrics of every model at each of `RATES`.
-    SettingError for models of different tasks, DataError without examples or for lists of other lengths."""
+    SettingError for models of different tasks, ModelError for one that never learned to select or predicts NaN,
+    DataError without examples, for lists of other lengths, or truths that are no class numbers."""
     from tqdm.auto import tqdm
-    if not sources: raise DataError("no examples: a report needs at least one")
-    for what, some in dict(classes=truths, humans=humans or sources).items():
+    if not len(sources): raise DataError("no examples: a report needs at least one")
+    for what, some in dict(classes=truths, humans=sources if humans is None else humans).items():
         if len(some) != len(sources): raise DataError(f"{len(sources)} examples, but {what} of {len(some)}: give one for each")
-    labels, read = _same_task(models, sources[0]), _sweep_document if humans else sweep
+    labels = _same_task(models, "text" if isinstance(sources[0], str) else "image")
+    if whole is not None and len(whole) != len(models): raise DataError(f"{len(models)} models, but the whole test part of {len(whole)}: give one for each")
+    if bad := [y for y in truths if y not in range(len(labels))]:
+        raise DataError(f"a truth is a class number from 0 to {len(labels) - 1}, got {shown(bad[0])}")
+    truths, read = [int(y) for y in truths], sweep if humans is None else _sweep_document
     sources = next(iter(models.values())).processor.clean(sources)
     work = [(name, m.eval(), x) for name, m in models.items() for x in sources]
     swept: dict[str, list] = {name: [] for name in models}
     for name, m, x in tqdm(work, disable=None, desc="reading at every rate"): swept[name].append(read(m, x))
-    examples = [_example(x, y, humans and humans[i], models, {name: s[i] for name, s in swept.items()})
+    examples = [_example(x, y, None if humans is None else humans[i], models, {name: s[i] for name, s in swept.items()})
                 for i, (x, y) in enumerate(zip(sources, truths))]
     metrics = [_metrics(s, truths, humans) for s in swept.values()]
     target = next(iter(models.values())).config.sparsity
     start = min(range(len(RATES)), key=lambda k: abs(RATES[k] - target))
-    return dict(models=list(models), labels=labels, rates=RATES, start=start, about=about, examples=examples,
+    return dict(models=list(models), labels=labels, rates=RATES, start=start, about=about, made=made, whole=_printed(whole), examples=examples,
                 metrics=metrics, columns=[[m, *METRICS[m]] for m in metrics[0]])
 
 # %% ../nbs/07_show.ipynb #0e515ae2
@@ -625,27 +732,74 @@ def report_page(
                 DATA=json.dumps(data, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c"))
     return re.sub(r"\{\{(POLICY|TITLE|DATA)\}\}", lambda m: told[m[1]], page)
 
-# %% ../nbs/07_show.ipynb #b93ac767
-def _spread(n: int, wanted: int) -> list[int]:
-    "`wanted` numbers below `n`, evenly spread; all of them if there are fewer."
-    return [i * n // wanted for i in range(wanted)] if wanted < n else list(range(n))
-
 # %% ../nbs/07_show.ipynb #8f10901f
-def report_examples(
-    dataset: str, # see `load_rows`
-    labels: list[str], # the models' classes
+def taken_as(
+    names: list[str], # of a data set's classes
+    labels: list[str], # of the model's
+) -> str: # a sentence, or nothing where the names are the same
+    "What was taken for what, where the data name their classes otherwise than the model. DataError as in `class_numbers`."
+    pairs = [(name, labels[k]) for name, k in zip(names, class_numbers(names, labels)) if name != labels[k]]
+    more = f", and {len(pairs) - 10} more in the model's order" if len(pairs) > 10 else ""
+    return f"The data number their classes: {', '.join(f'{a} was taken for {b}' for a, b in pairs[:10])}{more}." if pairs else ""
+
+# %% ../nbs/07_show.ipynb #e380d39f
+def _counted(examples, bar, items):
+    "What `examples.collate` gives; a row is counted when it is read, so that `evaluate` needs to know of no bar."
+    bar.update(len(items))
+    return Examples.collate(examples, items)
+
+def whole_test(
+    models: dict[str, RationaleModel], # name -> model, of one task
+    dataset: str, # see `load_test`
     starter: bool = False, # the repo's starter set
-    n: int = 50, # how many, at even intervals over the test part
-) -> tuple[list, list[int], list | None]: # sources, class numbers, human 0/1 words
-    "Examples of a data set's test part for `report_data`. DataError as in `class_numbers`."
+    n_test: int | None = None, # use only so many rows of the test part
+) -> tuple[Examples, list[dict], str]: # the test part, labels as the models number them; what each model reaches on it; `taken_as`
+    """Accuracy and selection rate of each model under top-k at its own share, as `rekd evaluate` measures them.
+    SettingError for models of different tasks, ModelError for one that never learned to select; errors as in `load_test` and `class_numbers`."""
+    from tqdm.auto import tqdm
+    first = next(iter(models.values()), None)
+    labels = _same_task(models, first.generator.backbone.modality if first else "")
+    tests = {name: load_test(dataset, m.processor, starter, n_test) for name, m in models.items()}
+    names, out = next(iter(tests.values()))[1], []
+    number, said = class_numbers(names, labels), taken_as(names, labels)
+    title = Path(dataset).resolve().name + ", starter set" * starter
+    with tqdm(total=sum(len(t) for t, _ in tests.values()), disable=None, unit=" rows", desc="the whole test part") as bar:
+        for name, (test, _) in tests.items():
+            logging.getLogger("rekd").info(f"{name}: measuring on {len(test):,} test rows")
+            test.labels = [number[y] for y in test.labels]
+            watched: Any = test
+            watched.collate = partial(_counted, test, bar)
+            found = evaluate(models[name], test)
+            del watched.collate
+            long = dict(length=test.processor.max_length) if test.text else {}
+            out.append(dict(data=title, rows=len(test), part=len(test) == n_test, share=models[name].config.sparsity, accuracy=found["accuracy"],
+                            selection_rate=found["selection_rate"]) | long)
+    return next(iter(tests.values()))[0], out, said
+
+# %% ../nbs/07_show.ipynb #1adb0b75
+def stratified_sample(
+    labels: list, # of each row
+    n: int, # how many rows; all if there are fewer
+    seed: int = 0,
+) -> list[int]: # numbers of rows, rising
+    "Rows by chance, each class with its share of them (Webster's rule). SettingError for an impossible number or seed."
+    check_number("the number of examples", n, "[1, inf)", whole=True)
+    check_number("seed", seed, "[0, inf)", whole=True)
+    sizes, seen = Counter(labels), dict.fromkeys(labels, 0)
+    places = []
+    for at, i in enumerate(np.random.default_rng(seed).permutation(len(labels)).tolist()):
+        seen[labels[i]] += 1
+        places.append(((seen[labels[i]] - 0.5) / sizes[labels[i]], at, i)) # two in one place: the seed decides
+    return sorted(i for *_, i in sorted(places)[:n])
+
+# %% ../nbs/07_show.ipynb #60a2e6a8
+def human_marks(
+    dataset: str, # see `load_test`
+    starter: bool, # the repo's starter set
+    texts: list[str], # of its test part
+) -> list | None: # people's 0/1 of each whitespace word; None where the data have none
+    "The human rationales of some texts. DataError as in `load_eraser`."
     folder = data_folder(dataset, starter)
-    if folder and "evidence" in read_folder(folder)["test"].column_names:
-        rows = load_eraser(folder)["test"]
-        rows, names = [rows[i] for i in _spread(len(rows), n)], ["negative", "positive"]
-        sources, truths, human = ([r[key] for r in rows] for key in ("text", "label", "human"))
-    else:
-        rows, names = load_rows(dataset, starter)
-        rows = rows["test"].select(_spread(len(rows["test"]), n))
-        sources, truths, human = list(rows["input"]), rows["label"], None
-    number = class_numbers(names, labels)
-    return sources, [number[y] for y in truths], human
+    if not folder or not isinstance(texts[0], str) or "evidence" not in read_folder(folder)["test"].column_names: return None
+    marks = {row["text"]: row["human"] for row in load_eraser(folder)["test"]}
+    return [marks[text] for text in texts]

@@ -12,7 +12,7 @@ from PIL import Image
 from rekd.cli import main
 from rekd.errors import DataError, SettingError
 from rekd.select import topk_mask
-from rekd.show import RATES, report_data, report_examples, report_page
+from rekd.show import RATES, report_data, report_page, stratified_sample, whole_test
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
 EVIL = '--></script><script>window.hacked = 1</script><img src=x onerror="window.hacked = 2"> <svg onload="window.hacked = 3"> good klm \u2028 {{DATA}}'
@@ -260,7 +260,7 @@ def test_phone_and_contrast(page, visit, scheme):
       const ground = e => { while (rgb(getComputedStyle(e).backgroundColor)[3] === 0 && e.parentElement) e = e.parentElement; return getComputedStyle(e).backgroundColor }
       return [...document.querySelectorAll(selector)].map(e => { const [a, b] = [light(getComputedStyle(e).color), light(ground(e))].sort((x, y) => y - x); return (a + .05) / (b + .05) })
     }"""
-    for selector, least in (("mark", 4.5), (".text .faded", 3), (".part, p, h1, h2, label, .badge, td, th, select, button", 4.5)):
+    for selector, least in (("mark", 4.5), (".text .faded, .part, p, h1, h2, label, .badge, td, th, select, button", 4.5)):
         found = tab.evaluate(contrast, selector)
         assert not found or min(found) >= least, (selector, min(found))
     assert tab.evaluate(contrast, "mark") and tab.evaluate(contrast, ".text .faded")
@@ -329,7 +329,7 @@ def test_report_command_and_human_rationales(saved, capsys, visit):
     assert "token_f1" in said and "bigru" in said and "r.html" in said
     data = stored(saved / "new" / "r.html")
     assert len(data["examples"]) == 4 and set(data["metrics"][0]) == {"accuracy", "selection_rate", "comprehensiveness", "sufficiency", "token_f1", "iou_f1", "auprc"}
-    chosen = [i * 6 // 4 for i in range(4)]
+    chosen = stratified_sample(truths, 4)
     for e, i in zip(data["examples"], chosen):
         words = [p for word in e["human"] for p in word]
         assert e["truth"] == truths[i] and [k for k, p in enumerate(words) if p[2]] == [places[i]]
@@ -337,7 +337,7 @@ def test_report_command_and_human_rationales(saved, capsys, visit):
     tab = visit((saved / "new" / "r.html").read_text(encoding="utf-8"))
     human = tab.query_selector_all("article")[-1]
     assert human.inner_text().startswith("human") and "marked 1 of 70 words" in human.inner_text()
-    assert [m.inner_text() for m in human.query_selector_all("mark")] == [made[0].split()[places[0]]]
+    assert [m.inner_text() for m in human.query_selector_all("mark")] == [made[chosen[0]].split()[places[chosen[0]]]]
     assert "token F1" in tab.inner_text("#table") and "AUPRC" in tab.inner_text("#table")
 
 
@@ -374,9 +374,16 @@ def test_wrong_input_ends_in_one_line(saved, args, said):
     assert said in str(e.value) and "\n" not in str(e.value)
 
 
+def labelled(labels):
+    model = tiny.make_model("bert")
+    model.config.labels = labels
+    return dict(a=model)
+
+
 def test_classes_of_the_data_must_be_the_models(saved):
-    with pytest.raises(DataError, match="the data have the classes negative, positive, the model knows x, y"): report_examples("imdb", ["x", "y"], True)
-    assert report_examples("imdb", ["positive", "negative"], True)[1] == [1 - y for y in report_examples("imdb", tiny.LABELS, True)[1]] # by name, not by number
+    with pytest.raises(DataError, match="the data have the classes negative, positive, the model knows x, y"): whole_test(labelled(["x", "y"]), "imdb", True)
+    there, back = (whole_test(labelled(names), "imdb", True) for names in (tiny.LABELS, tiny.LABELS[::-1]))
+    assert back[0].labels == [1 - y for y in there[0].labels] and not there[2] + back[2] # by name, not by number, and nothing to say
 
 
 def test_explain_a_file_of_ones_own(saved, capsys, visit):
@@ -384,7 +391,7 @@ def test_explain_a_file_of_ones_own(saved, capsys, visit):
     main(["explain", str(saved / "bert"), "--text-file", "review.txt", "--html", "text.html", "--sparsity", "0.5"])
     assert "[" in capsys.readouterr().out
     tab = visit((saved / "text.html").read_text(encoding="utf-8"), viewport=dict(width=375, height=700))
-    assert "good klm <b>dull</b>" in tab.inner_text("section") and tab.query_selector("mark")
+    assert "good klm <b>dull</b>" in tab.inner_text("section") and tab.query_selector("mark") # of both tags a piece was kept
     assert tab.evaluate("document.documentElement.scrollWidth") == 375
 
     upright = Image.new("RGB", (40, 20), "red")
@@ -394,7 +401,8 @@ def test_explain_a_file_of_ones_own(saved, capsys, visit):
     main(["explain", str(saved / "vit"), "--image", "photo.jpg", "--html", "image.html"])
     assert "kept (row, column): (" in capsys.readouterr().out
     tab = visit((saved / "image.html").read_text(encoding="utf-8"))
-    assert tab.evaluate("document.querySelector('img').naturalWidth") > 100 and "4 of 16 patches" in tab.get_attribute("img", "alt")
+    assert tab.evaluate("document.querySelectorAll('img')[1].naturalWidth") > 100
+    assert [i.get_attribute("alt") for i in tab.query_selector_all("img")] == ["the whole picture", "4 of 16 patches kept"] # the picture itself beside its rationale
 
 
 def test_template_is_shipped():
@@ -402,7 +410,11 @@ def test_template_is_shipped():
     assert os.path.isfile(os.path.join(os.path.dirname(rekd.__file__), "report.html"))
 
 
-def test_classes_of_eraser_are_read_by_name_too(tmp_path):
+def test_classes_of_eraser_are_named_or_said(tmp_path):
+    "Its 0 and 1 are the model's classes in its order, and the page says so; with names they are read by name."
     truths = eraser(tmp_path / "movies")[1]
-    for labels in (tiny.LABELS, tiny.LABELS[::-1]): assert [labels[y] for y in report_examples(str(tmp_path / "movies"), labels)[1]] == [tiny.LABELS[y] for y in truths]
-    with pytest.raises(DataError, match="the model knows x, y"): report_examples(str(tmp_path / "movies"), ["x", "y"])
+    test, _, said = whole_test(labelled(tiny.LABELS), str(tmp_path / "movies"))
+    assert test.labels == truths and "0 was taken for negative, 1 was taken for positive" in said
+    (tmp_path / "movies" / "label_names.json").write_text(json.dumps(tiny.LABELS))
+    for labels in (tiny.LABELS, tiny.LABELS[::-1]): assert [labels[y] for y in whole_test(labelled(labels), str(tmp_path / "movies"))[0].labels] == [tiny.LABELS[y] for y in truths]
+    with pytest.raises(DataError, match="the model knows x, y"): whole_test(labelled(["x", "y"]), str(tmp_path / "movies"))

@@ -66,7 +66,7 @@ def test_pieces_of_one_word_read_as_one():
 def test_what_was_not_read_looks_like_it():
     "The tail beyond the length limit was not dropped by the model, and no drawing may say so."
     whole, cut = (Explanation("good", {"good": 1.0}, ["good", "film"], [1, 0], [0.9, 0.1], text, [(0, 4), (5, 9)]) for text in ("good film.", "good film, or not"))
-    assert "italic" not in whole._repr_html_() and '<span style="opacity:.45;font-style:italic">, or not</span>' in cut._repr_html_()
+    assert "italic" not in whole._repr_html_() and '<span style="opacity:.65;font-style:italic">, or not</span>' in cut._repr_html_()
     assert [to_terminal(e, colour=False) for e in (whole, cut)] == ["[good] film.", "[good] film ... (the rest was not read)"]
 
 
