@@ -205,6 +205,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                'rekd.evaluate.document_prob': ('evaluate.html#document_prob', 'rekd/evaluate.py'),
                                'rekd.evaluate.erasure': ('evaluate.html#erasure', 'rekd/evaluate.py'),
                                'rekd.evaluate.explain_document': ('evaluate.html#explain_document', 'rekd/evaluate.py'),
+                               'rekd.evaluate.human_words': ('evaluate.html#human_words', 'rekd/evaluate.py'),
                                'rekd.evaluate.interval': ('evaluate.html#interval', 'rekd/evaluate.py'),
                                'rekd.evaluate.iou_f1': ('evaluate.html#iou_f1', 'rekd/evaluate.py'),
                                'rekd.evaluate.judge': ('evaluate.html#judge', 'rekd/evaluate.py'),

@@ -231,6 +231,7 @@ def name_labels(
         for i, w in enumerate(labels):
             if w in numbers: continue
             known = ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")
+            if not seen & numbers.keys(): known += f", those of the data {', '.join(sorted(seen)[:5])}"
             raise DataError(f"{place(part, i)}: unknown label {w!r}; the {len(names)} classes are {known}{closest(w, names)}")
     return {part: [numbers[w] for w in labels] for part, labels in words.items()}, names, places
 
@@ -421,9 +422,9 @@ def _look_at_all(t: Table, part: str, held: list) -> list: # digests
     big = any(len(h) if isinstance(h, bytes) else Path(h).stat().st_size > 50_000 for h in held[:20])
     with ThreadPoolExecutor(os.cpu_count() if big else 1) as pool: seen = list((pool.map if big else map)(_look, held))
     if bad := [i for i, s in enumerate(seen) if isinstance(s, str)]:
-        first = held[bad[0]]
+        first, why = held[bad[0]], str(seen[bad[0]])
         which = "" if isinstance(first, bytes) else f" ({first})"
-        raise DataError(f"{len(bad)} of {len(held)} images of {part} cannot be used, the first is {t.place(bad[0])}{which}: {seen[bad[0]]}")
+        raise DataError(f"{len(bad)} of {len(held)} images of {part} cannot be used, the first is {t.place(bad[0])}{which}: {why}")
     return seen
 
 # %% ../nbs/04_data.ipynb #ac60a079
@@ -487,7 +488,7 @@ def _named(tables: dict[str, Table], column: str, names, labels) -> tuple[dict, 
             if places: notes.append("labels are positions: " + ", ".join(f"{k} is {n}" for k, n in enumerate(names[:3])) + ", ..." * (len(names) > 3))
     return numbers, names, notes
 
-# %% ../nbs/04_data.ipynb #97cb426b
+# %% ../nbs/04_data.ipynb #0d344e82
 def _dataset(column, numbers: list[int], names: list[str], t: Table, pictures: bool, evidence: bool):
     "The rows of one part."
     import datasets, pyarrow as pa
@@ -502,7 +503,7 @@ def _dataset(column, numbers: list[int], names: list[str], t: Table, pictures: b
 def _spans(kind) -> bool:
     "Is an Arrow type ERASER's: a list of spans, each with a first word and one behind the last?"
     import pyarrow.types as pt
-    return pt.is_list(kind) and pt.is_struct(kind.value_type) and {"start_token", "end_token"} <= {f.name for f in kind.value_type}
+    return pt.is_list(kind) and pt.is_struct(kind.value_type) and {"start_token", "end_token"} <= {f.name for f in kind.value_type if pt.is_integer(f.type)}
 
 def _content(inputs: list, labels: list[str]) -> str: # 16 hexadecimal digits
     "A short name for the inputs and labels of a part."

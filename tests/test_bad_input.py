@@ -14,6 +14,7 @@ from collections import Counter
 from contextlib import contextmanager
 from unittest import mock
 
+import datasets
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
