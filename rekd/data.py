@@ -787,8 +787,9 @@ def account(
 ) -> str: # one line
     "Where examples come from, how many, of which classes, and how many texts were cut."
     def count(part, e):
-        whole = len(rows.parts[part]) if rows and part in rows.parts else len(e)
-        return f"{len(e):,}" + f" of {whole:,}" * (part == "test" and whole > len(e)) + f" {part}"
+        whole = len(rows.parts[part]) if rows and part in rows.parts else 0 # val may be a part of train
+        used = len(e) + (len(parts["val"]) if part == "train" and rows and "val" not in rows.parts else 0)
+        return f"{len(e):,} {part}" + f" (of {whole:,})" * (whole > used)
     first = parts.get("train") or next(iter(parts.values()))
     kinds = [f"{labels[k]} {n:,}" for k, n in sorted(Counter(first.labels).items())]
     said = [", ".join(count(*x) for x in parts.items()) + " rows", f"classes of {next(iter(parts))}: {', '.join(kinds[:5])}{', ...' * (len(kinds) > 5)}"]
