@@ -269,9 +269,10 @@ def its_data(command, model, folder: str) -> tuple[str, bool, int | None]: # dat
     row = its_row(folder)
     if command.starter or not row: return readable_dataset(model), True, None
     config = row["config"]
-    if os.path.isabs(config["dataset"]) and not os.path.exists(config["dataset"]):
-        raise MissingError(f"the run learned from {config['dataset']}, which is not there any more: bring it back, or name other data by --dataset")
-    return config["dataset"], config["starter"], config["n_test"]
+    dataset = (row.get("source") or {}).get("name", config["dataset"]) # older rows do not tell the source
+    if os.path.isabs(dataset) and not os.path.exists(dataset):
+        raise MissingError(f"the run learned from {dataset}, which is not there any more: bring it back, or name other data by --dataset")
+    return dataset, config["starter"], config["n_test"]
 
 def its_row(folder: str) -> dict: # {} if there is none
     "The row of the run that a model's folder belongs to."

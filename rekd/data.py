@@ -108,7 +108,7 @@ def _read_csv(file: Path) -> Table:
                             f"a field that holds {sep!r} is written in double quotes")
     return Table(file, pa.table([pa.array(c, pa.large_string()) for c in zip(*rows)] or [[]] * len(header), names=header), "line", lines)
 
-# %% ../nbs/04_data.ipynb #f11efcf1
+# %% ../nbs/04_data.ipynb #efdcfb69
 def _read_json(file: Path) -> Table:
     "JSON lines, or one JSON list, of objects. DataError that names a line which is none."
     import pyarrow as pa
@@ -133,7 +133,10 @@ def _column(values: list):
     values = [re.sub("[\ud800-\udfff]", "\ufffd", v) if isinstance(v, str) else v for v in values] # half a character is none
     try: return pa.array(values)
     except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):
-        return pa.array([v if v is None or isinstance(v, str) else str(v) if isinstance(v, bool | int | float) else json.dumps(v) for v in values])
+        if all(isinstance(v, str | bool | int | float | None) for v in values):
+            values = [int(v) if isinstance(v, float) and v.is_integer() else v for v in values]
+            return pa.array([v if v is None else str(v) for v in values])
+        return pa.array([dict(mixed=json.dumps(v)) for v in values]) # neither a text nor a label
 
 # %% ../nbs/04_data.ipynb #5a8c4d3a
 def _read_classes(folder: Path) -> Table:
@@ -170,7 +173,7 @@ def read_table(
     if not out.table.num_rows: raise DataError(f"{file} has no rows")
     return out if len(out.numbers) else out._replace(numbers=range(1, out.table.num_rows + 1))
 
-# %% ../nbs/04_data.ipynb #fc39128b
+# %% ../nbs/04_data.ipynb #c61c90b1
 def read_folder(
     folder: str | Path, # with a file of each part
     parts: tuple[str, ...] = PARTS, # which to read; val need not be there
@@ -184,10 +187,10 @@ def _wanted(folder, found, parts):
         held = sorted(f.name for f in folder.iterdir() if not f.name.startswith("."))
         raise MissingError(f"{folder / f'{gone[0]}.parquet'} is missing, and no other file of that part is there: a folder holds train, test and "
                            f"perhaps val, each as {', '.join(_TYPED + _PLAIN)} or as folders of pictures, one a class; this one has "
-                           f"{', '.join(held[:6]) or 'nothing'}{', ...' * (len(held) > 6)}")
+                           f"{', '.join(held[:6]) or 'nothing'}{', ...' * (len(held) > 6)}. A single file is named itself")
     return {p: found[p] for p in parts if p in found}
 
-# %% ../nbs/04_data.ipynb #661d4f88
+# %% ../nbs/04_data.ipynb #7ac00f90
 def _tidy(word: str) -> str:
     "A label without blanks around it, in Unicode's composed form."
     return unicodedata.normalize("NFC", word.strip())
@@ -207,7 +210,7 @@ def label_words(
         if isinstance(v, bool): return str(v)
         if v != v or v % 1: raise DataError(f"{place(i)}: labels must be whole numbers or words, got {v}")
         if names is None: return str(int(v))
-        return names[int(v)] if 0 <= v < len(names) else "" # -1 means none in a `ClassLabel`
+        return _tidy(names[int(v)]) if 0 <= v < len(names) else "" # -1 means none in a `ClassLabel`
     words = [word(i, v) for i, v in enumerate(column.to_pylist())]
     if gone := [i for i, w in enumerate(words) if not w]: raise DataError(f"{len(gone)} rows have no label, the first is {place(gone[0])}")
     return words
@@ -232,7 +235,7 @@ def name_labels(
             if w in numbers: continue
             known = ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")
             if not seen & numbers.keys(): known += f", those of the data {', '.join(sorted(seen)[:5])}"
-            raise DataError(f"{place(part, i)}: unknown label {w!r}; the {len(names)} classes are {known}{closest(w, names)}")
+            raise DataError(f"{place(part, i)}: unknown label {shown(w)}; the {len(names)} classes are {known}{closest(w, names)}")
     return {part: [numbers[w] for w in labels] for part, labels in words.items()}, names, places
 
 # %% ../nbs/04_data.ipynb #e7f1a32c
@@ -284,13 +287,17 @@ def data_folder(
                            "It comes with the repository; REKD_ARTIFACTS says where that is")
     copy = Path(paths["data"]) / short if paths["data"] and os.sep not in name else None
     copy = copy if copy and copy.is_dir() else None
-    if here.exists() and not (copy and here.samefile(copy)):
+    if _there(here) and not (copy and here.samefile(copy)):
         if is_known(bare): raise SettingError(f"{name!r} is a data set, and a folder here: name the folder as ./{name}, the data set as hub:{name}")
         return here
     if copy or name in COLUMNS: return copy
-    if os.sep in name or _kind(here)[1]: raise MissingError(f"there is no folder or file {name}: a data set is one, or a name: {', '.join(COLUMNS)}")
-    raise SettingError(f"unknown data set {name!r}{closest(name, COLUMNS)}: expected one of {', '.join(COLUMNS)}, "
+    if os.sep in name or _kind(here)[1]: raise MissingError(f"there is no folder or file {shown(name)}: a data set is one, or a name: {', '.join(COLUMNS)}")
+    raise SettingError(f"unknown data set {shown(name)}{closest(name, COLUMNS)}: expected one of {', '.join(COLUMNS)}, "
                        "or a folder with a train and a test part, such as train.parquet and test.parquet")
+
+def _there(path: Path) -> bool:
+    try: return path.exists()
+    except (OSError, ValueError): return False # no name that a file could have
 
 def is_known(
     name: str, # without "hub:"
@@ -299,21 +306,21 @@ def is_known(
     copies = settings()["paths"]["data"]
     return name in COLUMNS or bool(copies) and os.sep not in name and name[0] not in ".~" and (Path(copies) / name).is_dir()
 
-# %% ../nbs/04_data.ipynb #32ca8e3f
+# %% ../nbs/04_data.ipynb #801e98a4
 def whole_path(
     name: str, # see `load_rows`
 ) -> str: # of a folder or file of one's own the whole path, of anything else the name
     "What a data set's name is remembered by."
     if not isinstance(name, str | Path) or not str(name) or is_known(str(name)): return name
     here = Path(name).expanduser()
-    return str(here.absolute()) if here.exists() or str(name).startswith("~") else str(name)
+    return str(here.absolute()) if _there(here) or str(name).startswith("~") else str(name)
 
 # %% ../nbs/04_data.ipynb #0b51f156
 def _class_names(folder, column):
     "What a folder's label_names.json says about a label column, None without one. DataError for anything but a list of different names."
     file = folder / "label_names.json"
     if not file.is_file(): return None
-    try: names = json.loads(file.read_text(encoding="utf-8"))
+    try: names = json.loads(file.read_text(encoding="utf-8-sig"))
     except (ValueError, RecursionError) as e: raise DataError(f"{file} is not JSON: {e}") from e
     if isinstance(names, dict):
         key = next((k for k in (column, column.removesuffix("_label")) if k in names), None)
@@ -321,10 +328,11 @@ def _class_names(folder, column):
             raise DataError(f"{file} has no names for the column {column!r}; "
                             f"it has {', '.join(names)}{closest(column, names)}")
         names = names[key]
-    if (not isinstance(names, list) or not all(isinstance(n, str) for n in names)
-        or not len(set(names)) == len(names) > 1):
+    words = isinstance(names, list) and all(isinstance(n, str) and n.strip() for n in names)
+    tidy = [_tidy(n) for n in names] if words else []
+    if not len(set(tidy)) == len(tidy) > 1:
         raise DataError(f"{file} must hold a list of class names, two or more and all different, got {shown(names)}")
-    return names
+    return tidy
 
 # %% ../nbs/04_data.ipynb #cc61aebd
 @contextmanager
@@ -447,16 +455,22 @@ class Rows:
         parts = {p: dict(rows=len(ds), content=self.content[p]) for p, ds in self.parts.items()}
         return dict(name=self.name, starter=self.starter, split=self.split, parts=parts)
 
-# %% ../nbs/04_data.ipynb #f52c92a0
+# %% ../nbs/04_data.ipynb #40eec276
 def _files(place: Path, parts: tuple[str, ...], split: bool) -> tuple[dict[str, Path], bool]: # part -> file; must the test part be split off?
     "The files to read. MissingError as in `_wanted`, DataError as in `find_parts`."
-    learns, folder = "train" in parts or split, place if place.is_dir() else place.parent
-    found = find_parts(folder, place if place.is_file() else None) if place.is_dir() or learns else {}
-    alone = not found and len(_class_folders(place)) > 1 if place.is_dir() else place not in found.values() or found == dict(train=place)
+    learns, whole = "train" in parts or split, place.is_dir()
+    folder = place if whole else place.parent
+    found = find_parts(folder, None if whole else place) if whole or learns else {}
+    alone = not found and _only_classes(place) if whole else place not in found.values() or found == dict(train=place)
     if alone: return {"train" if learns else "test": place}, learns
     return _wanted(folder, found, parts), False
 
-# %% ../nbs/04_data.ipynb #5f9ae415
+# %% ../nbs/04_data.ipynb #af4a6d46
+def _only_classes(folder: Path) -> bool:
+    "Does a folder hold nothing but folders with pictures?"
+    inside = [d for d in folder.iterdir() if not d.name.startswith(".") and d.name != "label_names.json"]
+    return len(inside) > 1 and all(d.is_dir() and any(f.suffix.lower() in _picture_endings() for f in d.iterdir()) for d in inside)
+
 def _holds_pictures(t: Table, column: str) -> bool:
     "Is a column one of pictures? By its name, its type, or because its first value names a picture that is there."
     kind = str(t.table.column(column).type)
@@ -470,7 +484,7 @@ def _class_label(t: Table, column: str) -> list[str] | None:
     told = json.loads((t.table.schema.metadata or {}).get(b"huggingface", b"{}")).get("info", {}).get("features", {}).get(column, {})
     return told.get("names") if isinstance(told, dict) and told.get("_type") == "ClassLabel" else None
 
-# %% ../nbs/04_data.ipynb #9ffcb2a9
+# %% ../nbs/04_data.ipynb #366bf4be
 def _named(tables: dict[str, Table], column: str, names, labels) -> tuple[dict, list[str], list[str]]:
     "Class numbers of each part, class names, and what is to be said of them. A model's `labels` come last, and are matched by name."
     place, notes = lambda part, i: tables[part].place(i), []
@@ -479,7 +493,7 @@ def _named(tables: dict[str, Table], column: str, names, labels) -> tuple[dict, 
     names = names or next(iter(own.values()))
     numbers: dict[str, list[int]] = {}
     for known in ([names] if names else []) + ([labels] if labels else []) or [None]:
-        if numbers: words = {part: [names[k] for k in ks] for part, ks in numbers.items()}
+        if numbers: words = {part: [_tidy(names[k]) for k in ks] for part, ks in numbers.items()}
         mine = [p for p in words if own[p] and known and not numbers] # a `ClassLabel` has words, whatever other parts have
         for group in (mine, [p for p in words if p not in mine]):
             if not group: continue
@@ -519,7 +533,7 @@ def _seen_before(inputs: dict[str, list]) -> int:
     known = {plain(x) for part in ("train", "val") for x in inputs.get(part, [])}
     return sum(plain(x) in known for x in inputs.get("test", []))
 
-# %% ../nbs/04_data.ipynb #c0f9773e
+# %% ../nbs/04_data.ipynb #59af09b2
 def read_data(
     name: str, # see `load_rows`
     starter: bool = False, # the repo's starter set
@@ -560,6 +574,7 @@ def read_data(
     if n := _seen_before(held): _warn(f"{place or plain}: {n:,} of {len(held['test']):,} test rows stand in train or val too: on them, memory is measured")
     content = {p: _content(held[p], [names[y] for y in d["label"]]) for p, d in made.items()}
     own = place if not starter and place == Path(name).expanduser() else None # has no name of its own
+    if own and own.is_file() and "train" in files and not alone: own = own.parent # the file stood for its folder
     title = str(own) if own else f"{plain}, {'starter set' if starter else place or 'from the hub: ' + settings()['datasets'][plain.split('-')[0]]}"
     return Rows(datasets.DatasetDict(made), names, str(own.absolute()) if own else plain, title, where, content, starter, alone, notes)
 

@@ -73,7 +73,7 @@ def test_classes_do_not_depend_on_where_a_word_stands(tmp_path):
 def test_json_lines_keep_their_types(tmp_path):
     lines = "\n".join(json.dumps(r) for r in [dict(text="007", label="01"), dict(text="2020-01-01", label=1), dict(text="x\ud83d\u2028y", label=True), dict(text="ka", label=1.0)])
     rows, names = load_rows(put(tmp_path / "d", train_jsonl=lines, test_ndjson=lines))
-    assert rows["train"]["input"][:] == ["007", "2020-01-01", "x\ufffd\u2028y", "ka"] and set(names) == {"01", "1", "True", "1.0"}
+    assert rows["train"]["input"][:] == ["007", "2020-01-01", "x\ufffd\u2028y", "ka"] and set(names) == {"01", "1", "True"} # 1.0 is the number 1
     whole = json.dumps([dict(text="a", label=1), dict(text="b", label=2)])
     assert load_rows(put(tmp_path / "e", train_json=whole, test_json=whole))[1] == ["1", "2"]
     with pytest.raises(DataError, match="texts of train must be strings, got int64"): load_rows(put(tmp_path / "f", train_jsonl='{"text": 7, "label": 1}\n{"text": 8, "label": 0}', test=csv_text(["a"], ["1"])))
@@ -84,6 +84,11 @@ def test_truth_values_have_one_name_in_all_kinds_of_files(tmp_path):
     pq.write_table(pa.table(dict(text=["d", "e"], label=[False, True])), tmp_path / "d" / "train.parquet")
     rows, names = load_rows(folder)
     assert names == ["False", "True"] and [rows[p]["label"][:] for p in ("train", "val", "test")] == [[0, 1], [1], [1, 0]]
+
+
+@pytest.mark.parametrize("line", ['{"text": ["a"], "label": "x"}', '{"text": "a", "label": {"x": 1}}', '{"text": "a", "label": 0.5}', '{"text": "a"}', '["a", "x"]', '{"text": "a", "label": NaN}'])
+def test_json_that_holds_no_text_or_label_is_refused(tmp_path, line):
+    with pytest.raises(DataError, match="train.jsonl"): load_rows(put(tmp_path / "d", train_jsonl='{"text": "b", "label": 1}\n' + line, test=csv_text(["a"], ["1"])))
 
 
 @pytest.mark.parametrize("text, said", [
@@ -122,6 +127,13 @@ def test_a_label_that_is_a_name_is_that_class(tmp_path, names, labels, meant, pl
     assert [rows.labels[y] for y in rows.parts["train"]["label"]] == meant and bool(rows.notes) == places
     if places: assert "labels are positions: 0 is" in rows.notes[0]
     assert rows.parts["test"]["label"][0] == names.index(meant[0])
+
+
+@pytest.mark.parametrize("names", [["a", "b", "a "], ["a", ""], ["a", 1], ["caf\u00e9", "cafe\u0301"], []])
+def test_names_that_are_no_names_are_refused(tmp_path, names):
+    folder = toy(tmp_path / "d")
+    (tmp_path / "d" / "label_names.json").write_text(json.dumps(names))
+    with pytest.raises(DataError, match="label_names.json must hold a list of class names"): load_rows(folder)
 
 
 @pytest.mark.parametrize("labels", [["0", "yes"], ["00", "01"], ["0", "1", "2"], ["-1", "1"], ["0.0", "1.0"]])
@@ -393,13 +405,30 @@ def test_one_file(tmp_path):
     assert left.rows["input"][:] == data.test.rows["input"][:] and len(load_test(alone, tiny.text_processor(), labels=data.labels)[0]) == 40
     with pytest.raises(MissingError, match="test.parquet is missing"): load_rows(put(tmp_path / "f", train=csv_text(["a", "b"], ["x", "y"])))
     with pytest.raises(DataError, match="notes.txt is no table"): (tmp_path / "notes.txt").write_text("x") and load_rows(str(tmp_path / "notes.txt"))
-    with pytest.raises(MissingError, match="no folder or file gone/train.csv"): load_rows("gone/train.csv")
+    with pytest.raises(MissingError, match="no folder or file 'gone/train.csv'"): load_rows("gone/train.csv")
 
 
 def test_a_run_on_one_file_is_measured_on_what_it_left_out(home, tmp_path): # noqa: F811
     part = csv_text([f"the {'good' if i % 2 else 'bad'} film {'the ' * i}" for i in range(40)], ["up" if i % 2 else "down" for i in range(40)])
     folder, row = tried(home, put(tmp_path / "e", mine=part) + "/mine.csv")
     assert row["n_test"] == 8 and row["source"]["split"] and accuracy(folder) == row["masks"]["none"]["accuracy"]
+
+
+def test_a_file_that_stands_for_its_folder_does_so_later_too(home, tmp_path): # noqa: F811
+    toy(tmp_path / "d", 24)
+    folder, row = tried(home, tmp_path / "d" / "train.csv")
+    assert row["n_test"] == 12 and row["source"]["name"] == str(tmp_path / "d") and accuracy(folder) == row["masks"]["none"]["accuracy"]
+    (tmp_path / "d" / "train.csv").unlink() # which is not read
+    assert accuracy(folder) == row["masks"]["none"]["accuracy"]
+
+
+def test_a_folder_of_other_things_is_no_folder_of_classes(tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / "d" / name).mkdir(parents=True)
+        (tmp_path / "d" / name / "1.png").write_bytes(png())
+    assert load_rows(str(tmp_path / "d"), parts=("test",))[1] == ["a", "b"]
+    (tmp_path / "d" / "code.py").write_text("")
+    with pytest.raises(MissingError, match="this one has a, b, code.py"): load_rows(str(tmp_path / "d"), parts=("test",))
 
 
 def test_columns_of_other_names(home, tmp_path): # noqa: F811
