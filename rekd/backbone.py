@@ -431,7 +431,7 @@ def clean(self: TextProcessor,
 @patch
 def encode(self: TextProcessor,
     texts: list[str], # raw texts
-) -> dict[str, list]: # input_ids and special, one list of numbers a text
+) -> dict[str, list]: # input_ids and special, one list of numbers a text; cut: whether the text was longer
     "Token ids and the special-token flags of each text, cut to `max_length`, unpadded. DataError for no texts, or one without a token."
     texts = self.clean(texts)
     if not texts: raise DataError("no texts: a batch has at least one")
@@ -439,7 +439,7 @@ def encode(self: TextProcessor,
                          return_special_tokens_mask=True)
     for text, special in zip(texts, out["special_tokens_mask"]):
         if all(special): raise DataError(f"the text {shown(text)} has nothing to read: no token is left of it")
-    return dict(input_ids=out["input_ids"], special=out["special_tokens_mask"])
+    return dict(input_ids=out["input_ids"], special=out["special_tokens_mask"], cut=[bool(e.overflowing) for e in out.encodings])
 
 # %% ../nbs/01_backbone.ipynb #5c498dc8
 @patch

@@ -5,9 +5,15 @@
 # %% auto #0
 __all__ = ['Mask', 'Objective', 'Start', 'COMMANDS', 'parse_changes', 'colour', 'table', 'ready', 'save', 'Demo', 'warm_note',
            'show_reviews', 'run_demo', 'Train', 'chosen_preset', 'run_train', 'Study', 'hours', 'variant_column',
+<<<<<<< HEAD
            'show_plan', 'run_study', 'Table', 'run_table', 'Evaluate', 'readable_dataset', 'its_data', 'trained',
            'run_evaluate', 'Explain', 'read_input', 'run_explain', 'Report', 'short_names', 'typed', 'run_report',
            'Presets', 'run_presets', 'Starter', 'run_starter', 'epochs_told', 'main']
+=======
+           'show_plan', 'run_study', 'Table', 'run_table', 'Evaluate', 'readable_dataset', 'its_data', 'its_row',
+           'test_rows', 'trained', 'run_evaluate', 'Explain', 'read_input', 'run_explain', 'Report', 'short_names',
+           'run_report', 'Presets', 'run_presets', 'Starter', 'run_starter', 'epochs_told', 'main']
+>>>>>>> data
 
 # %% ../nbs/10_cli.ipynb #53028aca
 import json
@@ -139,15 +145,22 @@ class Train:
     teacher: str | None = None # folder, hub id or preset of the teacher; the preset's by default
     out: Path | None = None # the run's folder; runs/PRESET/OBJECTIVE-START-SEED by default
     resume: bool = False # go on from the last checkpoint in the folder
+    text_column: str | None = None # the column of texts or pictures in data of your own; text (else image) by default
+    label_column: str | None = None # label by default
     set: list[str] = field(default_factory=list) # other settings as KEY=VALUE, e.g. dataset=my_folder epochs=3 lr=1e-4; all rows of another data set are used
 
 # %% ../nbs/10_cli.ipynb #613db679
 def chosen_preset(command) -> tuple: # the preset with its changes; the changes that were asked for
     "A command's preset and `--set`. Another data set is used as a whole unless the changes say otherwise."
+    from rekd.data import data_folder
     from rekd.experiment import get_preset
     changes, preset = parse_changes(command.set), get_preset(command.preset)
-    other = changes.get("dataset", preset.dataset) != preset.dataset
-    return get_preset(command.preset, **(dict(starter=False, n_train=None, n_test=None) if other else {}) | changes), changes
+    changes |= {c: getattr(command, c) for c in ("text_column", "label_column") if getattr(command, c, None)}
+    mine = changes.get("dataset", preset.dataset)
+    if "dataset" in changes and not changes.get("starter"): data_folder(mine) # which refuses a name that means two things
+    usual: dict = dict(starter=False) if mine.startswith("hub:") else {}
+    if mine.removeprefix("hub:") != preset.dataset: usual = dict(starter=False, n_train=None, n_test=None)
+    return get_preset(command.preset, **usual | changes), changes
 
 # %% ../nbs/10_cli.ipynb #07f10d34
 def run_train(command: Train):
@@ -249,8 +262,10 @@ def run_table(command: Table):
 class Evaluate:
     "Accuracy and selection rate of a trained model under the named evaluation masks."
     model: tyro.conf.Positional[str] # a folder, a shipped model, a preset, a run, or a hub id
-    dataset: str | None = None # a data set, or a folder with train.parquet and test.parquet; else the run's own, or imdb's or cifar10's starter set
+    dataset: str | None = None # a data set, a folder with a test part, or one file; else the run's own, or imdb's or cifar10's starter set
     starter: bool = False # the repo's starter set
+    text_column: str | None = None # the column of texts or pictures; the run's own, or text (else image), by default
+    label_column: str | None = None # the run's own, or label, by default
     n_test: int | None = None # only so many rows; those of the run by default
     masks: list[Literal["topk", "deterministic", "sampled", "random", "none"]] | None = None # those that fit the model by default
     json: Path | None = None # also write the rows to this file
@@ -264,10 +279,33 @@ def readable_dataset(model) -> str:
 def its_data(command, model, folder: str) -> tuple[str, bool, int | None]: # data set, of the starter set or not, rows of test
     "The data for a command that may name none."
     if command.dataset: return command.dataset, command.starter, None
+    row = its_row(folder)
+    if command.starter or not row: return readable_dataset(model), True, None
+    config = row["config"]
+    dataset = (row.get("source") or {}).get("name", config["dataset"]) # older rows do not tell the source
+    if os.path.isabs(dataset) and not os.path.exists(dataset):
+        raise MissingError(f"the run learned from {dataset}, which is not there any more: bring it back, or name other data by --dataset")
+    return dataset, config["starter"], config["n_test"]
+
+def its_row(folder: str) -> dict: # {} if there is none
+    "The row of the run that a model's folder belongs to."
     row = Path(folder).parent / "row.json"
-    if command.starter or not row.is_file(): return readable_dataset(model), True, None
-    config = json.loads(row.read_text(encoding="utf-8"))["config"]
-    return config["dataset"], config["starter"], config["n_test"]
+    return json.loads(row.read_text(encoding="utf-8")) if row.is_file() else {}
+
+# %% ../nbs/10_cli.ipynb #d0a7a002
+def test_rows(command, model, folder: str): # a `rekd.data.Rows`; of how many rows (None: all)
+    "The test part that a command names, or else the run's own. Errors as in `read_data`, MissingError if the run's data are gone."
+    from rekd.data import read_data
+    dataset, starter, n_test = its_data(command, model, folder)
+    row = {} if command.dataset or command.starter else its_row(folder)
+    if row.get("source") and not os.path.isabs(dataset): dataset = "hub:" + dataset.removeprefix("hub:") # whatever is called so here
+    source, columns = row.get("source") or {}, ("text_column", "label_column")
+    rows = read_data(dataset, starter, ("test",), model.config.labels, split=source.get("split", False), evidence=True,
+                     **{c: getattr(command, c, None) or row.get("config", {}).get(c) for c in columns})
+    then, now = source.get("parts", {}).get("test", {}).get("content"), rows.content["test"]
+    if then not in (None, now):
+        logging.getLogger("rekd.data").warning(f"{dataset}: the test part is not what the run was measured on (content {now}, then {then})")
+    return rows, n_test
 
 # %% ../nbs/10_cli.ipynb #17d3c526
 def trained(name: str): # a folder, a shipped model, a preset, a run, or a hub id
@@ -281,20 +319,16 @@ def trained(name: str): # a folder, a shipped model, a preset, a run, or a hub i
 # %% ../nbs/10_cli.ipynb #2f2add53
 def run_evaluate(command: Evaluate):
     "Measure a trained model under each mask."
-    from rekd.data import class_numbers, load_test
+    from rekd.data import load_test
     from rekd.train import evaluate
     ready(command.json)
     model, folder = trained(command.model)
-    dataset, starter, n_test = its_data(command, model, folder)
-    test, names = load_test(dataset, model.processor, starter, n_test if command.n_test is None else command.n_test)
-    number, labels = class_numbers(names, model.config.labels), model.config.labels
-    if any(name != labels[k] for name, k in zip(names, number)):
-        print("The data number their classes; taken as " + ", ".join(f"{n} {labels[k]}" for n, k in zip(names, number)) + ".")
-    test.labels = [number[y] for y in test.labels]
+    found, n_test = test_rows(command, model, folder)
+    test, _ = load_test(found, model.processor, n_test=n_test if command.n_test is None else command.n_test)
     masks = command.masks or (["topk", "deterministic", "sampled"] if model.config.selects else ["none", "random"])
     rows = [dict(mask=m, **evaluate(model, test, m)) for m in masks]
     print(table(rows, {"mask": "", "accuracy": ".4f", "selection_rate": ".4f", "ce": ".4f"}))
-    print(f"{len(test):,} test rows of {Path(dataset).name}{', starter set' * starter}.")
+    print(f"{len(test):,} test rows of {Path(found.name).name}{', starter set' * found.starter}.")
     if command.json: save(command.json, json.dumps(rows, indent=1) + "\n")
 
 # %% ../nbs/10_cli.ipynb #fbaca505
@@ -483,11 +517,10 @@ COMMANDS: dict[type, Callable] = {Demo: run_demo, Train: run_train, Evaluate: ru
 # %% ../nbs/10_cli.ipynb #1c5a4fbf
 @contextmanager
 def epochs_told():
-    "Where there is no terminal, what the log `rekd` says goes to stderr."
-    log, lines = logging.getLogger("rekd"), logging.StreamHandler()
-    if not sys.stderr.isatty():
-        log.addHandler(lines)
-        log.setLevel(logging.INFO)
+    "What the log `rekd` says goes to stderr; on a terminal, where a bar tells of the epochs, only what it says of the data."
+    log, lines = logging.getLogger("rekd.data" if sys.stderr.isatty() else "rekd"), logging.StreamHandler()
+    log.addHandler(lines)
+    log.setLevel(logging.INFO)
     try: yield
     finally: log.removeHandler(lines)
 

@@ -6,8 +6,8 @@
 __all__ = ['BINS', 'token_f1', 'spans_of', 'iou_f1', 'auprc', 'plausibility', 'comprehensiveness', 'sufficiency', 'erasure',
            'task_scores', 'keep_scores', 'random_scores', 'scored', 'model_prob', 'judge', 'at_shares', 'crossed',
            'interval', 'word_spans', 'word_of', 'to_words', 'windows', 'read_document', 'document_prob',
-           'explain_document', 'judge_document', 'load_eraser', 'replace_dropped', 'replacement_difference',
-           'mask_only_accuracy', 'shift_mask']
+           'explain_document', 'judge_document', 'human_words', 'load_eraser', 'replace_dropped',
+           'replacement_difference', 'mask_only_accuracy', 'shift_mask']
 
 # %% ../nbs/06_evaluate.ipynb #8fe900d7
 import math, re, warnings
@@ -458,31 +458,39 @@ def judge_document(
 # %% ../nbs/06_evaluate.ipynb #b1004f42
 def _eraser_row(row: dict, where: str) -> dict:
     "One review with its human mask; an empty span marks nothing. DataError for a span outside the text."
-    spans, n = [(s["start_token"], s["end_token"]) for s in row["evidence"]], len(word_spans(row["text"]))
-    if bad := [s for s in spans if not 0 <= s[0] <= s[1] <= n]:
+    spans, n = [(s["start_token"], s["end_token"]) for s in row["evidence"] or []], len(word_spans(row["text"]))
+    if bad := [s for s in spans if None in s or not 0 <= s[0] <= s[1] <= n]:
         raise DataError(f"{where}: evidence {bad[0]} is not a span of the text's {n} words")
     spans = [s for s in spans if s[0] < s[1]]
     human = np.zeros(n, dtype=int)
     for a, b in spans: human[a:b] = 1
     return dict(text=row["text"], label=row["label"], spans=spans, human=human)
 
+def human_words(
+    rows, # a `datasets.Dataset` of `read_data(..., evidence=True)`
+    where: str = "row", # what stands before a row's number in messages
+) -> list[np.ndarray] | None: # of each row (n_words,) 0/1; None if the data have no evidence in ERASER's form
+    "What people marked in each text, whatever the classes are. DataError for a span outside the text."
+    if "evidence" not in rows.column_names: return None
+    return [_eraser_row(dict(text=r["input"], label=r["label"], evidence=r["evidence"]), f"{where} {r['row']}")["human"] for r in rows]
+
 # %% ../nbs/06_evaluate.ipynb #7e23cebe
 def load_eraser(
     folder: str | Path, # with train.parquet, val.parquet and test.parquet: text, label, evidence
+    parts: tuple[str, ...] = ("train", "val", "test"), # which to read
 ) -> dict[str, list[dict]]: # part -> rows: text, label, spans (in words), human (n_words,) 0/1
     """Reviews with human rationales (ERASER movies; Zaidan and Eisner, 2008).
     MissingError without the files, DataError for other columns or impossible spans."""
     import pyarrow.parquet as pq
     columns, out = ["text", "label", "evidence"], {}
-    for part in ("train", "val", "test"):
+    for part in parts:
         file = Path(folder) / f"{part}.parquet"
         if not file.is_file():
-            raise MissingError(f"{file} is not there: load_eraser needs a folder with train.parquet, "
-                               f"val.parquet and test.parquet")
+            raise MissingError(f"{file} is not there: load_eraser needs a folder with {', '.join(f'{p}.parquet' for p in parts)}")
         if missing := [c for c in columns if c not in pq.read_schema(file).names]:
             raise DataError(f"{file} has no column {missing[0]!r}: expected {', '.join(columns)}")
         rows = pq.read_table(file, columns=columns).to_pylist()
-        out[part] = [_eraser_row(r, f"{file}, row {i}") for i, r in enumerate(rows)]
+        out[part] = [_eraser_row(r, f"{file}, row {i}") for i, r in enumerate(rows, 1)]
     return out
 
 # %% ../nbs/06_evaluate.ipynb #bf2a0b84

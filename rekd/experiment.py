@@ -32,7 +32,7 @@ import torch
 import rekd
 from filelock import FileLock, Timeout
 from .backbone import settings, weights_source
-from .data import Data, Examples, load_data, load_rows, loader, make_batches, trim_vocabulary
+from .data import Data, Examples, load_data, load_rows, loader, make_batches, read_data, trim_vocabulary, whole_path
 from .errors import DataError, MissingError, SettingError, check_name, check_number, closest, shown, writing
 from .loss import CLS, RE, REKD, RandomMask
 from .model import RationaleModel, build_model
@@ -84,7 +84,10 @@ class Preset:
     n_test: int | None = None # rows of test
     val_share: float = 0.2 # of train
     train: TrainConfig = field(default_factory=TrainConfig) # the loop's settings, for RE and REKD
+    text_column: str | None = None # of texts or pictures; None: text, else image
+    label_column: str | None = None # None: label
     def __post_init__(self):
+        object.__setattr__(self, "dataset", whole_path(self.dataset)) # so that a run is measured on the same from another folder
         for name, known in _NAMES.items(): check_name(name, getattr(self, name), known)
         kinds: Any = {f.name: f.type for f in dataclasses.fields(self)}
         numbers = [(name, interval, False) for interval, names in _NUMBERS.items() for name in names.split()]
@@ -327,9 +330,10 @@ def build(preset: Preset, labels: list[str], seed: int) -> RationaleModel:
 # %% ../nbs/09_experiment.ipynb #4f4734e6
 def prepare(preset: Preset, seed: int) -> tuple[RationaleModel, Data]:
     "The fresh model and the data of a run."
-    model = build(preset, load_rows(preset.dataset, preset.starter)[1], seed)
-    return model, load_data(preset.dataset, model.processor, preset.starter, preset.n_train, preset.n_test,
-                            preset.val_share, augment=preset.augment)
+    rows = read_data(preset.dataset, preset.starter, text_column=preset.text_column, label_column=preset.label_column)
+    model = build(preset, rows.labels, seed)
+    return model, load_data(rows, model.processor, n_train=preset.n_train, n_test=preset.n_test, val_share=preset.val_share,
+                            augment=preset.augment)
 
 # %% ../nbs/09_experiment.ipynb #38f5e73c
 def load_teacher(
@@ -510,7 +514,7 @@ def measure(
     "Measure a model under each of its masks; what the test part says, and a picture, go to the model's card."
     judge, accelerator = data.test if part == "test" else data.val, make_accelerator(preset.train.precision)
     masks = {m: evaluate(model, judge, m, accelerator=accelerator) for m in masks_of(objective)}
-    if part == "test": model.metrics = dict(dataset=Path(preset.dataset).name, examples=len(judge), masks=masks)
+    if part == "test": model.metrics = dict(dataset=Path(preset.dataset.removeprefix("hub:")).name, examples=len(judge), masks=masks)
     if "topk" in masks: model.picture = card_picture(model, judge)
     return masks
 
@@ -546,6 +550,7 @@ def run(
         teacher=preset.teacher if objective == "rekd" else None,
         teacher_weights=fingerprint(guide) if guide else None, # a name can stand for another training
         n_train=len(data.train), n_val=len(data.val), n_test=len(data.test), data=data_fingerprint(data),
+        source=data.rows and data.rows.record(), # where they were, and their content
         config=dataclasses.asdict(replace(preset, train=loop)), epochs=history, **run_record())
     if is_main():
         model.save_pretrained(out / "model")

@@ -252,7 +252,7 @@ def test_parts_with_different_columns_are_named(tmp_path):
 
 
 def test_an_unknown_label_in_test_is_named(tmp_path):
-    with pytest.raises(ValueError, match="test: unknown label '2'"): load_rows(write(tmp_path / "d", train=texts(4), test=texts(2, label=[0, 2])))
+    with pytest.raises(ValueError, match="test.parquet, row 2: unknown label '2'"): load_rows(write(tmp_path / "d", train=texts(4), test=texts(2, label=[0, 2])))
 
 
 def test_an_unknown_data_set_is_named():

@@ -397,7 +397,7 @@ def test_load_eraser(tmp_path):
     row, = load_eraser(tmp_path)["val"]
     assert row["human"].tolist() == [0, 1, 1, 0, 0] and row["spans"] == [(1, 3)] and row["label"] == 1 # an empty span marks nothing
     eraser(tmp_path, evidence=[dict(start_token=4, end_token=6)])
-    with pytest.raises(DataError, match="row 0: evidence .* is not a span of the text's 5 words"): load_eraser(tmp_path)
+    with pytest.raises(DataError, match="row 1: evidence .* is not a span of the text's 5 words"): load_eraser(tmp_path)
     (tmp_path / "val.parquet").unlink()
     eraser_columns = pa.table(dict(text=["a"], label=[0]))
     pq.write_table(eraser_columns, tmp_path / "train.parquet")
