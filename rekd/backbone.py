@@ -342,7 +342,8 @@ TEXT_TYPES = (
 )
 TIMM_TYPES = ("VisionTransformer", "VisionTransformerDistilled", "ResNet", "EfficientNet", "ConvNeXt") # classes of timm
 REFUSED = {kind: f"mixes padding into the text (beside a longer one its states move by {moved})" for kind, moved in dict(
-    fnet=0.82, mobilebert=0.092, yoso=0.034, convbert=0.0049, nystromformer=0.0041).items()}
+    fnet=0.82, mobilebert=0.092, yoso=0.034, convbert=0.0049, nystromformer=0.0041).items()} | dict(
+    funnel="has two forms in transformers, and its configuration does not say which")
 
 # %% ../nbs/01_backbone.ipynb #c79a7b60
 def reads_forwards(kind: str) -> bool: # `model_type` of a transformers network
