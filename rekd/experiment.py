@@ -30,7 +30,7 @@ from typing import Any
 import torch
 import rekd
 from filelock import FileLock, Timeout
-from .backbone import settings, weights_source
+from .backbone import IMAGENET, scratch_name, settings, weights_source
 from .data import Data, Examples, load_data, load_rows, loader, make_batches, trim_vocabulary
 from .errors import DataError, MissingError, SettingError, check_name, check_number, closest, shown, writing
 from .loss import CLS, RE, REKD, RandomMask
@@ -41,7 +41,7 @@ from .train import (MASKS, SEEDS, TrainConfig, bf16_units, data_fingerprint, eva
 from safetensors.torch import load_file, save_file
 
 # %% ../nbs/09_experiment.ipynb #d3c6c8eb
-_NAMES = dict(pool=("cls", "mean"), freeze_embeddings=("generator", "both"), part=("both", "rationale", "prediction"),
+_NAMES = dict(pool=("cls", "mean"), freeze_embeddings=("generator", "both", "none"), final_norm=("none", "generator"), pixels=("network", "imagenet"), part=("both", "rationale", "prediction"),
               kd_mask=("student", "teacher"),
               noise=("independent", "shared", "none"), sparsity_per=("batch", "example"), augment=("paper", "mirror"))
 _NUMBERS = {"(0, 1)": "sparsity val_share", "(0, inf)": "re_lr warm_lr", "[0, 1)": "dropout", "[0, 1]": "alpha",
@@ -64,7 +64,7 @@ class Preset:
     dropout: float = 0.1 # in both heads
     norm: bool = False # a layer norm before each head (the paper: none)
     select_special: bool = True # may [CLS] and [SEP] be dropped (the paper)?
-    freeze_embeddings: str = "generator" # "generator" (the paper) or "both"
+    freeze_embeddings: str = "generator" # "generator" (the paper), "both" or "none" (from scratch)
     max_length: int = 256 # tokens of a text
     image_size: int = 224 # pixels a side of an image
     augment: str = "paper" # training images: "paper" (crop and flip) or "mirror" (flip only, so that a teacher's answers can be kept)
@@ -83,6 +83,8 @@ class Preset:
     n_test: int | None = None # rows of test
     val_share: float = 0.2 # of train
     train: TrainConfig = field(default_factory=TrainConfig) # the loop's settings, for RE and REKD
+    final_norm: str = "none" # images: the network's own final norm in the "generator" (the paper), or "none"
+    pixels: str = "network" # images are normalised as the "network" was trained, or by "imagenet"'s numbers (the paper)
     def __post_init__(self):
         for name, known in _NAMES.items(): check_name(name, getattr(self, name), known)
         kinds: Any = {f.name: f.type for f in dataclasses.fields(self)}
@@ -106,7 +108,8 @@ PRESETS |= {
 
 # %% ../nbs/09_experiment.ipynb #4f87e850
 for _data, _sparsity in (("cifar10", 0.15), ("cifar100-20", 0.15), ("cifar100-100", 0.20)):
-    _vit: dict[str, Any] = dict(dataset=_data, sparsity=_sparsity, train=TrainConfig(weight_decay=1e-3))
+    _vit: dict[str, Any] = dict(dataset=_data, sparsity=_sparsity, train=TrainConfig(weight_decay=1e-3),
+                                final_norm="generator", pixels="imagenet")
     PRESETS |= {
         f"paper-{_data}-base": Preset(backbone="vit-base", select_lambda=5e-3, **_vit),
         f"paper-{_data}-small": Preset(backbone="vit-small", select_lambda=1e-2, teacher=f"paper-{_data}-base", **_vit),
@@ -276,6 +279,8 @@ def changed(
         wanted: Any = (mine | loops)[k]
         if not isinstance(float(v) if type(v) is int and wanted not in (int, int | None) else v, wanted):
             raise SettingError(f"{k} must be {getattr(wanted, '__name__', wanted)}, got {shown(v)}")
+    if "freeze_embeddings" not in changes and (changes.get("pretrained") is False or scratch_name(changes.get("backbone", ""))):
+        changes["freeze_embeddings"] = "none" # random word tables had better learn
     preset = replace(preset, **{k: v for k, v in changes.items() if k in mine})
     return replace(preset, train=replace(preset.train, **{k: v for k, v in changes.items() if k in loops}))
 
@@ -320,8 +325,9 @@ def build(preset: Preset, labels: list[str], seed: int) -> RationaleModel:
     "A fresh model of a preset; one seed gives one start, whatever the objective."
     torch.manual_seed(seed)
     names = ("num_layers", "pretrained", "max_length", "image_size", "pool", "dropout", "sparsity", "select_special",
-             "freeze_embeddings", "norm")
-    return build_model(preset.backbone, labels, **{n: getattr(preset, n) for n in names})
+             "freeze_embeddings", "norm", "final_norm")
+    scale = dict(mean=IMAGENET["mean"], std=IMAGENET["std"]) if preset.pixels == "imagenet" else {}
+    return build_model(preset.backbone, labels, **scale, **{n: getattr(preset, n) for n in names})
 
 # %% ../nbs/09_experiment.ipynb #4f4734e6
 def prepare(preset: Preset, seed: int) -> tuple[RationaleModel, Data]:
