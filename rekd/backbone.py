@@ -670,7 +670,7 @@ def _to_rgb(image):
                         "scale decimal numbers to 0..255")
     return image
 
-# %% ../nbs/01_backbone.ipynb #89bc2442
+# %% ../nbs/01_backbone.ipynb #198cc89c
 MOST_PIXELS = 400_000_000 # 1.2 GB as RGB
 
 def open_picture(
@@ -682,7 +682,7 @@ def open_picture(
     try:
         Image.MAX_IMAGE_PIXELS = None # we look ourselves, before a pixel is unpacked
         image = Image.open(file)
-        if (pixels := image.width * image.height) > MOST_PIXELS:
+        if image.width * image.height > MOST_PIXELS:
             raise DataError(f"{what} has {image.width:,} x {image.height:,} pixels, more than {MOST_PIXELS:,} in all: make it smaller first")
         image.load()
         return image
@@ -751,7 +751,7 @@ def same_reading(
     "Whether two processors make the same batches of the same inputs."
     return a is b or (a.to_dict() == b.to_dict() and reads(a) == reads(b))
 
-# %% ../nbs/01_backbone.ipynb #5d7dc059
+# %% ../nbs/01_backbone.ipynb #5b482424
 def _preparation(source: str) -> dict: # mean and std; nothing if nothing is said
     "How the pixels of pretrained weights were scaled, by the folder's or hub id's preprocessor_config.json. ModelError if it makes no sense."
     file = Path(source) / "preprocessor_config.json"
@@ -760,7 +760,8 @@ def _preparation(source: str) -> dict: # mean and std; nothing if nothing is sai
         from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
         try: file = Path(hf_hub_download(source, "preprocessor_config.json"))
         except LocalEntryNotFoundError as e:
-            raise MissingError(f"the preparation of pixels of {source!r} (preprocessor_config.json) did not come from the hub. Check the network, or give mean and std") from e
+            raise MissingError(f"how {source!r} scales pixels (preprocessor_config.json) did not come from the hub. "
+                               "Check the network, or give mean and std") from e
         except EntryNotFoundError: return {}
     if not file.is_file(): return {}
     try: said = json.loads(file.read_text(encoding="utf-8"))
@@ -777,7 +778,8 @@ def _scaling(said: dict, file: Path) -> dict: # mean and std, for pixels in 0..1
     elif mean is None and std is None: return {}
     three = lambda x: tuple(x) if isinstance(x, list) else (x,) * 3
     try: return dict(mean=tuple(m / factor for m in three(mean)), std=tuple(s / factor for s in three(std)))
-    except (TypeError, ZeroDivisionError): raise ModelError(f"{file}: image_mean and image_std must be numbers, got {shown(mean)} and {shown(std)}") from None
+    except (TypeError, ZeroDivisionError):
+        raise ModelError(f"{file}: image_mean and image_std must be numbers, got {shown(mean)} and {shown(std)}") from None
 
 # %% ../nbs/01_backbone.ipynb #5a620bb6
 def load_processor(

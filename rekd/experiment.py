@@ -41,7 +41,8 @@ from .train import (MASKS, SEEDS, TrainConfig, bf16_units, data_fingerprint, eva
 from safetensors.torch import load_file, save_file
 
 # %% ../nbs/09_experiment.ipynb #d3c6c8eb
-_NAMES = dict(pool=("cls", "mean"), freeze_embeddings=("generator", "both", "none"), final_norm=("none", "generator"), pixels=("network", "imagenet"), part=("both", "rationale", "prediction"),
+_NAMES = dict(pool=("cls", "mean"), freeze_embeddings=("generator", "both", "none"),
+              final_norm=("none", "generator"), pixels=("network", "imagenet"), part=("both", "rationale", "prediction"),
               kd_mask=("student", "teacher"),
               noise=("independent", "shared", "none"), sparsity_per=("batch", "example"), augment=("paper", "mirror"))
 _NUMBERS = {"(0, 1)": "sparsity val_share", "(0, inf)": "re_lr warm_lr", "[0, 1)": "dropout", "[0, 1]": "alpha",
@@ -326,7 +327,7 @@ def build(preset: Preset, labels: list[str], seed: int) -> RationaleModel:
     torch.manual_seed(seed)
     names = ("num_layers", "pretrained", "max_length", "image_size", "pool", "dropout", "sparsity", "select_special",
              "freeze_embeddings", "norm", "final_norm")
-    scale = dict(mean=IMAGENET["mean"], std=IMAGENET["std"]) if preset.pixels == "imagenet" else {}
+    scale: dict[str, Any] = IMAGENET if preset.pixels == "imagenet" else {}
     return build_model(preset.backbone, labels, **scale, **{n: getattr(preset, n) for n in names})
 
 # %% ../nbs/09_experiment.ipynb #4f4734e6

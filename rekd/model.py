@@ -58,7 +58,7 @@ class Generator(nn.Module):
         self.backbone = backbone
         if final_norm and backbone.final_norm is None:
             raise SettingError("this network has no final norm that was left out: set final_norm='none'")
-        self.norm = backbone.final_norm if final_norm else nn.Identity()
+        self.norm: nn.Module = backbone.final_norm if final_norm and backbone.final_norm else nn.Identity()
         head = ([nn.Dropout(dropout), linear(backbone.dim, 2)] if backbone.modality == "image" else
                 [linear(backbone.dim, 256), nn.ReLU(), nn.Dropout(dropout), linear(256, 2)])
         self.head = nn.Sequential(*([nn.LayerNorm(backbone.dim)] if norm else []), *head)
@@ -150,7 +150,8 @@ def _check_fit(backbone: Backbone, processor: TextProcessor | ImageProcessor):
 
 # %% ../nbs/02_model.ipynb #f0eb243d
 class RationaleModel(nn.Module, ModelHubMixin):
-    "A select-predict model: generator, predictor, the processor of their raw inputs. SettingError if backbone and processor do not fit, or the backbone fails `check_backbone`."
+    """A select-predict model: generator, predictor, the processor of their raw inputs.
+    SettingError if backbone and processor do not fit, or the backbone fails `check_backbone`."""
     def __init__(self,
         config: ModelConfig, # its description
         processor: TextProcessor | ImageProcessor, # raw inputs to batches
@@ -166,7 +167,8 @@ class RationaleModel(nn.Module, ModelHubMixin):
             _check_fit(network.backbone, processor)
             if network.backbone.pooling != config.pool: # it would be lost when the model is saved
                 raise SettingError(f"a backbone pools by {network.backbone.pooling!r}, the config says {config.pool!r}")
-        if not any(p.is_meta for p in self.parameters()) and not is_known(self.predictor.backbone): check_backbone(self.predictor.backbone, processor)
+        asked = self.predictor.backbone
+        if not is_known(asked) and not any(p.is_meta for p in asked.parameters()): check_backbone(asked, processor)
         words = [n.backbone.embeddings() for n in (self.generator, self.predictor)]
         for table in dict(none=[], generator=words[0], both=words[0] + words[1])[config.freeze_embeddings]:
             table.weight.requires_grad_(False)
@@ -458,11 +460,12 @@ def _preprocessor(p: ImageProcessor) -> dict:
                 do_rescale=True, rescale_factor=1 / 255,
                 do_normalize=True, image_mean=list(p.mean), image_std=list(p.std))
 
-# %% ../nbs/02_model.ipynb #10ceda55
+# %% ../nbs/02_model.ipynb #29f81201
 def _weights(model: nn.Module) -> tuple[dict[str, Tensor], dict[str, str]]: # by name; other name -> name of the same weight
     "All weights and buffers under their plain names, each in memory of its own, shared ones once."
     weights: dict[str, Tensor] = {}
-    twins, seen = {}, {}
+    twins: dict[str, str] = {}
+    seen: dict[int, str] = {}
     for name, tensor in model.state_dict(keep_vars=True).items():
         name = name.replace("_orig_mod.", "")
         if (first := seen.setdefault(id(tensor), name)) != name: twins[name] = first; continue
@@ -486,16 +489,17 @@ def _check_loadable(model: RationaleModel, weights: dict[str, Tensor]):
     raise ModelError(f"this model could not be loaded again, so it is not saved: {len(wrong)} weights differ from what its configuration means. The first is "
                      f"{wrong[0]}: {has(weights, wrong[0])}, where a new model has it {has(meant, wrong[0])}")
 
-# %% ../nbs/02_model.ipynb #0f2cf7ab
+# %% ../nbs/02_model.ipynb #03058357
 def _plugin(model: RationaleModel) -> dict:
     "The module of a backbone that is not ours, for people to read."
     backbone = model.predictor.backbone
     module = type(getattr(backbone, "_orig_mod", backbone)).__module__
     return {} if module.partition(".")[0] == "rekd" else dict(plugin=module)
 
-def _plugin_hint(folder: Path, kind) -> str:
+def _plugin_hint(folder: Path, config: ModelConfig) -> str:
     "Which plugin is missing, if a kind of backbone is not registered and its model says where it came from."
     plugin = _read_json(folder / "config.json").get("plugin")
+    kind = config.backbone.get("model_type") if isinstance(config.backbone, dict) else None
     if not isinstance(plugin, str) or (isinstance(kind, str) and kind in BACKBONES): return ""
     if plugin == "__main__": return ". It was saved by a notebook or script that defined the network: run that code first"
     return f". It was saved with the plugin {shown(plugin)}: if you trust it, load_plugins({shown(plugin)}) or --plugin brings it in"
@@ -722,7 +726,7 @@ def from_pretrained(cls: RationaleModel,
         _check_size(folder / "model.safetensors", config, processor)
         model = cls(config, processor)
     except (SettingError, TypeError) as e:
-        raise ModelError(f"{folder / 'config.json'}: {e}{_plugin_hint(folder, config.backbone.get('model_type') if isinstance(config.backbone, dict) else None)}") from e
+        raise ModelError(f"{folder / 'config.json'}: {e}{_plugin_hint(folder, config)}") from e
     model._load_weights(folder / "model.safetensors")
     model.metrics, model.picture = _read_extras(folder)
     return model.eval()
@@ -744,7 +748,7 @@ def push_to_hub(self: RationaleModel,
 
 # %% ../nbs/02_model.ipynb #772cee1c
 def build_model(
-    backbone: str, # a named backbone, a folder, a hub id, "timm/ARCHITECTURE", or a registered network from scratch, such as "bigru-64/minilm-l6"
+    backbone: str, # a name as `load_backbone` takes it
     labels: list[str], # class names
     num_layers: int | None = None, # keep only the first layers
     pretrained: bool = True, # False: random weights
