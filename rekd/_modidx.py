@@ -64,6 +64,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                'rekd.backbone._cut': ('backbone.html#_cut', 'rekd/backbone.py'),
                                'rekd.backbone._from_config': ('backbone.html#_from_config', 'rekd/backbone.py'),
                                'rekd.backbone._from_scratch': ('backbone.html#_from_scratch', 'rekd/backbone.py'),
+                               'rekd.backbone._has_decoder': ('backbone.html#_has_decoder', 'rekd/backbone.py'),
                                'rekd.backbone._hf_backbone': ('backbone.html#_hf_backbone', 'rekd/backbone.py'),
                                'rekd.backbone._hf_config': ('backbone.html#_hf_config', 'rekd/backbone.py'),
                                'rekd.backbone._hf_kind': ('backbone.html#_hf_kind', 'rekd/backbone.py'),

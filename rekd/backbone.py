@@ -309,12 +309,18 @@ def _hf_pretrained(source, config):
         if isinstance(e, OSError) and not Path(source).is_dir():
             raise MissingError(f"no weights of {source!r}: {_HUB}") from e
         raise ModelError(f"the weights of {source} cannot be used: {e} (only safetensors are read)") from e
-    unread = ("decoder.",) if config.is_encoder_decoder else ()
+    unread = ("decoder.",) if _has_decoder(net) else ()
+    for p in net.parameters(): # parts of one piece in the file: each in memory of its own
+        if p.untyped_storage().nbytes() > p.nbytes: p.data = p.data.clone()
     if wrong := sorted(info["mismatched_keys"]):
         raise ModelError(f"{source}: {wrong[0][0]} has shape {wrong[0][1]}, its config.json means {wrong[0][2]}")
     if missing := sorted(k for k in info["missing_keys"] if "pooler" not in k and not k.startswith(unread)):
         raise ModelError(f"{source}: {len(missing)} weights are missing, the first is {missing[0]}")
     return net
+
+def _has_decoder(net) -> bool:
+    "Whether a network is an encoder and a decoder."
+    return hasattr(net, "encoder") and hasattr(net, "decoder")
 
 # %% ../nbs/01_backbone.ipynb #67b2bdc2
 def _hf_net(config, pretrained, source):
@@ -326,7 +332,7 @@ def _hf_net(config, pretrained, source):
     with _quiet_transformers():
         net = (_hf_pretrained(source, config) if pretrained
                else AutoModel.from_config(config, dtype=torch.float32, trust_remote_code=False))
-    if hasattr(net, "encoder") and hasattr(net, "decoder"): net = net.get_encoder()
+    if _has_decoder(net): net = net.get_encoder()
     if getattr(net, "pooler", None) is not None: net.pooler = nn.Identity() # some call it without asking whether it is there
     return net
 
@@ -363,6 +369,8 @@ def _hf_backbone(config, pool, pretrained=False, source=None):
     if kind in REFUSED: raise SettingError(f"a {kind} {REFUSED[kind]}: take another network, such as bert or roberta")
     if pool == "cls" and (reads_forwards(kind) and not config.is_encoder_decoder or getattr(config, "is_decoder", False)):
         raise SettingError(f"pool must be 'mean' for a {kind} that reads forwards, got 'cls': its first token never sees the others")
+    windows = getattr(config, "attention_window", 4) # of Longformer and LED, whose code fails for less
+    if min(windows if isinstance(windows, list) else [windows]) < 4: raise SettingError(f"attention_window of a {kind} must be 4 or more, got {windows}")
     net = _hf_net(config, pretrained, source)
     try: return TextBackbone(net, pool, config)
     except AttributeError as e: raise SettingError(f"no adapter for a {kind}: {_line(e)}") from e
@@ -751,7 +759,7 @@ def same_reading(
     "Whether two processors make the same batches of the same inputs."
     return a is b or (a.to_dict() == b.to_dict() and reads(a) == reads(b))
 
-# %% ../nbs/01_backbone.ipynb #5b482424
+# %% ../nbs/01_backbone.ipynb #5af74ac9
 def _preparation(source: str) -> dict: # mean and std; nothing if nothing is said
     "How the pixels of pretrained weights were scaled, by the folder's or hub id's preprocessor_config.json. ModelError if it makes no sense."
     file = Path(source) / "preprocessor_config.json"
@@ -771,13 +779,14 @@ def _preparation(source: str) -> dict: # mean and std; nothing if nothing is sai
 
 def _scaling(said: dict, file: Path) -> dict: # mean and std, for pixels in 0..1
     "A `preprocessor_config.json` in our terms: pixels times a factor, less the mean, by the deviation."
-    factor = 255 * said.get("rescale_factor", 1 / 255) if said.get("do_rescale", True) else 255
-    if abs(factor - 1) < 1e-6: factor = 1 # no rounding where there is nothing to scale
     mean, std = said.get("image_mean"), said.get("image_std")
     if said.get("do_normalize", True) is False: mean, std = 0, 1
     elif mean is None and std is None: return {}
     three = lambda x: tuple(x) if isinstance(x, list) else (x,) * 3
-    try: return dict(mean=tuple(m / factor for m in three(mean)), std=tuple(s / factor for s in three(std)))
+    try:
+        factor = 255 * said.get("rescale_factor", 1 / 255) if said.get("do_rescale", True) else 255
+        if abs(factor - 1) < 1e-6: factor = 1 # no rounding where there is nothing to scale
+        return dict(mean=tuple(m / factor for m in three(mean)), std=tuple(s / factor for s in three(std)))
     except (TypeError, ZeroDivisionError):
         raise ModelError(f"{file}: image_mean and image_std must be numbers, got {shown(mean)} and {shown(std)}") from None
 
@@ -913,12 +922,12 @@ def _asked(backbone: Backbone, processor) -> dict[str, float]:
     out["reach"] = _reach(backbone, long, ones(long).bool(), noise)
     return out
 
-# %% ../nbs/01_backbone.ipynb #6d5df0c8
+# %% ../nbs/01_backbone.ipynb #df81bb00
 _FAULTS = dict(
-    dropped="other content in dropped places moves its states by {:.2g}",
-    padding="a text's states move by {:.2g} beside a longer one",
     again="asked twice, its states move by {:.2g}",
     after="after another input its states move by {:.2g}",
+    dropped="other content in dropped places moves its states by {:.2g}",
+    padding="a text's states move by {:.2g} beside a longer one",
     loaded="saved and loaded it is another network, its states move by {:.2g}",
     plain="with every feature kept, its states are {:.2g} from the plain network's",
     reach="its pooled state depends on {:.1%} of the kept features: set pool='mean', if it was 'cls'",

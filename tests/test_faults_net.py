@@ -12,7 +12,7 @@ import tiny
 import torch
 from PIL import Image
 from torch import nn
-from transformers import Dinov2Config, Dinov2Model, LongformerConfig, T5Config, T5EncoderModel, T5Model, ViTConfig, ViTModel
+from transformers import Dinov2Config, Dinov2Model, LongformerConfig, LongformerModel, T5Config, T5EncoderModel, T5Model, ViTConfig, ViTModel
 
 from rekd import backbone as module
 from rekd.backbone import (Backbone, ImageProcessor, TextBackbone, backbone_from_config, check_backbone, is_known, load_backbone, load_processor,
@@ -125,7 +125,7 @@ class NumpyDice(Net):
 
 class Window(Net):
     "The first state sees three words."
-    def encode(self, features, valid): return features.cumsum(1).roll(-2, 1)
+    def encode(self, features, valid): return features + sum(nn.functional.pad(features * valid[..., None], (0, 0, 0, n))[:, n:] for n in (1, 2))
 
 
 class Unsaved(Net):
@@ -201,7 +201,7 @@ def test_a_decoder_in_an_encoders_clothes():
 
 @torch.no_grad()
 @pytest.mark.parametrize("kind, size, options", [
-    ("big_bird", 60, dict(block_size=2, num_random_blocks=1)), ("longformer", 40, dict(attention_window=2)), ("led", 40, dict(attention_window=2, encoder_layers=2))])
+    ("big_bird", 60, dict(block_size=2, num_random_blocks=1)), ("longformer", 60, dict(attention_window=4)), ("led", 60, dict(attention_window=4, encoder_layers=2))])
 def test_a_texts_answer_depends_on_the_text_alone(kind, size, options):
     "BigBird after a short text; a far word in a Longformer; each alone and beside a longer one."
     config = {k: v for k, v in _small.items() if kind != "led" or k not in ("num_hidden_layers", "num_attention_heads")} | options
@@ -271,7 +271,7 @@ def test_a_network_of_timm_that_has_no_adapter_is_named(name, options, says):
     (dict(model_type="clip"), "several networks"), (dict(model_type="siglip"), "several networks"), (dict(model_type="encoder-decoder"), "encoder-decoder"),
     (dict(model_type="clip_vision_model"), "no adapter"), (dict(model_type="bros", **_small), "bros"), (dict(model_type="whisper"), "whisper"),
     (dict(model_type="timm", architecture="resnet18", options=dict(patch_size=0)), "patch_size"), (dict(model_type="vit", patch_size=[4, 8]), "vit"),
-    (dict(model_type="longformer", attention_window=[2, 2, 2], **_small), "longformer")])
+    (dict(model_type="longformer", attention_window=[4, 4, 4], **_small), "longformer"), (dict(model_type="longformer", attention_window=2, **_small), "4 or more")])
 def test_what_cannot_be_used_is_refused_in_one_line_when_it_is_built(config, says):
     processor = ImageProcessor(16, 4) if config["model_type"] in ("vit", "dinov2", "timm", "clip_vision_model") else tiny.text_processor()
     with pytest.raises(SettingError, match=says): RationaleModel(ModelConfig(config, tiny.LABELS), processor)
@@ -284,12 +284,10 @@ def test_a_network_whose_pooler_was_taken_away_still_reads(tmp_path):
 
 
 def test_the_first_layers_of_a_network_that_says_things_layer_by_layer(tmp_path):
-    config = LongformerConfig(attention_window=[2, 4], **_small)
-    module.AutoModel = None # not used: the library asks transformers itself
-    from transformers import LongformerModel
+    config = LongformerConfig(attention_window=[4, 6], **_small)
     LongformerModel(config).save_pretrained(tmp_path / "l")
     tiny.text_processor().tokenizer.save_pretrained(tmp_path / "l")
-    assert load_backbone(str(tmp_path / "l"), num_layers=1).net.config.attention_window == [2]
+    assert load_backbone(str(tmp_path / "l"), num_layers=1).net.config.attention_window == [4]
 
 
 # --- hidden colours, huge pictures (faults 11 and 23) ---
@@ -401,7 +399,7 @@ def test_timm_says_how_its_networks_were_trained(name, mean):
 
 
 @pytest.mark.parametrize("said", [b"{", b"[]", b'{"image_mean": "grey", "image_std": [1, 1, 1]}', b'{"image_mean": [0.5, 0.5, 0.5]}', b'{"image_mean": [1, 1], "image_std": [1, 1]}',
-                                  b'{"image_mean": [0, 0, 0], "image_std": [0, 0, 0]}', b'{"rescale_factor": 0, "image_mean": 1, "image_std": 1}', b'{"rescale_factor": "x"}'])
+                                  b'{"image_mean": [0, 0, 0], "image_std": [0, 0, 0]}', b'{"rescale_factor": 0, "image_mean": 1, "image_std": 1}', b'{"rescale_factor": "x", "image_mean": 1, "image_std": 1}'])
 def test_a_preparation_that_makes_no_sense_is_refused(vit, said, tmp_path):
     folder = vit()
     (tmp_path / "vit" / "preprocessor_config.json").write_bytes(said)
@@ -474,12 +472,14 @@ def saved_and_loaded(model, tmp_path, kind):
 
 
 def test_weights_that_are_views_of_one_storage(tmp_path):
+    whole = Dinov2Model(Dinov2Config(use_swiglu_ffn=True, **_vit))
+    whole.save_pretrained(tmp_path / "dinov2") # its file holds two matrices of the SwiGLU in one piece
+    saved_and_loaded(build_model(str(tmp_path / "dinov2"), tiny.LABELS, image_size=16).eval(), tmp_path, "dinov2")
     model = tiny.make_model("dinov2", backbone=dict(use_swiglu_ffn=True))
-    attention = [m for m in model.modules() if type(m).__name__.endswith("SelfAttention")]
-    assert attention
-    for m in attention: # as they come from a checkpoint that holds q, k and v in one piece
-        whole = torch.cat([m.query.weight, m.key.weight, m.value.weight]).detach()
-        for part, w in zip((m.query, m.key, m.value), whole.chunk(3)): part.weight = nn.Parameter(w)
+    for m in [m for m in model.modules() if type(m).__name__ == "Dinov2Attention"]:
+        whole = torch.cat([m.q_proj.weight, m.k_proj.weight, m.v_proj.weight]).detach()
+        for part, w in zip((m.q_proj, m.k_proj, m.v_proj), whole.chunk(3)): part.weight = nn.Parameter(w)
+    assert sum(p.untyped_storage().nbytes() > p.nbytes for p in model.parameters()) == 12
     saved_and_loaded(model, tmp_path, "dinov2")
 
 
@@ -492,7 +492,7 @@ def test_weights_that_lie_otherwise_in_memory(view, tmp_path):
 
 
 def test_a_weight_that_two_places_share_is_saved_once_and_with_its_twin(tmp_path):
-    model = tiny.make_model("albert" if "albert" in tiny.BACKBONES else "bert", freeze_embeddings="both")
+    model = tiny.make_model("bert", freeze_embeddings="both")
     again = saved_and_loaded(model, tmp_path, "bert")
     assert again.generator.backbone.embeddings()[0].weight is again.predictor.backbone.embeddings()[0].weight
 
@@ -502,10 +502,11 @@ def test_a_compiled_part_is_saved_under_the_plain_names(place, tmp_path):
     model = tiny.make_model("bert")
     parent, _, name = place.rpartition(".")
     owner = model.get_submodule(parent)
-    setattr(owner, name, torch.compile(getattr(owner, name), backend="eager", disable=True))
+    setattr(owner, name, torch.compile(getattr(owner, name), backend="eager"))
     assert any("_orig_mod" in k for k in model.state_dict())
-    again = saved_and_loaded(model, tmp_path, "bert")
-    assert set(again.state_dict()) == set(tiny.make_model("bert").state_dict())
+    model.save_pretrained(tmp_path / "m")
+    again, plain = RationaleModel.from_pretrained(tmp_path / "m").state_dict(), tiny.make_model("bert").state_dict() # of the same seed
+    assert again.keys() == plain.keys() and all(torch.equal(again[k], plain[k]) for k in plain)
 
 
 def test_what_could_not_be_loaded_again_is_not_saved(tmp_path):
@@ -550,7 +551,7 @@ def test_presets_keep_what_their_rows_were_made_with():
     assert changed(get_preset("paper-imdb-tiny"), pretrained=False).freeze_embeddings == "none"
     assert changed(get_preset("demo"), backbone="bigru-16/minilm-l2-imdb").freeze_embeddings == "none"
     assert changed(get_preset("demo"), backbone="bigru-16/minilm-l2-imdb", freeze_embeddings="both").freeze_embeddings == "both"
-    assert changed(get_preset("demo"), seed=1).freeze_embeddings == "both" if hasattr(get_preset("demo"), "seed") else True
+    assert changed(get_preset("demo"), epochs=1).freeze_embeddings == get_preset("demo").freeze_embeddings == "both"
 
 
 # --- a network of one's own, by name ---
@@ -598,7 +599,7 @@ def test_a_network_from_a_plugin_is_trained_saved_and_loaded(tmp_path, registere
         model = build_model(f"wordcnn-16/{tmp_path / 'bert'}", tiny.LABELS, num_layers=1, max_length=40, pool="mean")
         assert learns(model) == [True, True] and model.config.backbone["hidden_size"] == 16 and not is_known(model.generator.backbone)
         with pytest.raises(SettingError, match="pool='mean'"): build_model(f"wordcnn/{tmp_path / 'bert'}", tiny.LABELS, max_length=40)
-        fit(model, tiny.text_data(), RE(0.1), TrainConfig(epochs=1, batch_size=8), tmp_path / "run")
+        fit(model, tiny.text_data(), RE(0.1), TrainConfig(epochs=1, batch_size=8))
         model.eval().save_pretrained(tmp_path / "model")
     finally: sys.modules.pop("my_cnn", None)
     assert json.loads((tmp_path / "model" / "config.json").read_text())["plugin"] == "my_cnn"
