@@ -347,14 +347,9 @@ class Explain:
 # %% ../nbs/10_cli.ipynb #d1cce31c
 def _read_picture(file: Path):
     "A picture of any format that Pillow reads, read to its end."
-    from PIL import Image
-    try:
-        image = Image.open(file)
-        image.load()
-        return image
-    except FileNotFoundError: raise MissingError(f"no file {file}: --image takes a picture's path") from None
-    except Exception as e: # a decoder may raise anything
-        raise DataError(f"{file} is not a picture that Pillow reads, or it is damaged ({type(e).__name__})") from None
+    from rekd.backbone import open_picture
+    try: return open_picture(file)
+    except MissingError: raise MissingError(f"no file {file}: --image takes a picture's path") from None
 
 # %% ../nbs/10_cli.ipynb #3137e85a
 def read_input(
