@@ -135,7 +135,7 @@ class Train:
     objective: Objective = "rekd"
     seed: int = 2025
     start: Start = "paper" # pretrained backbones and fresh heads, or the student's own CLS model with a sparsity curriculum
-    teacher: str | None = None # folder, hub id or preset of the teacher; the preset's by default
+    teacher: str | None = None # folder, hub id or preset of the teacher; by default the preset's for rekd, none for cls
     out: Path | None = None # the run's folder; runs/PRESET/OBJECTIVE-START-SEED by default
     resume: bool = False # go on from the last checkpoint in the folder
     set: list[str] = field(default_factory=list) # other settings as KEY=VALUE, e.g. dataset=my_folder epochs=3 lr=1e-4; all rows of another data set are used
@@ -153,11 +153,12 @@ def run_train(command: Train):
     "Train one model and print what it reaches on the test part."
     from rekd.experiment import check_effect, run, run_folder
     from rekd.train import is_main
-    if command.teacher and command.objective != "rekd":
-        raise SettingError(f"--teacher has no effect on {command.objective}: leave it out, or take --objective rekd")
+    if command.teacher and command.objective not in ("cls", "rekd"):
+        raise SettingError(f"--teacher has no effect on {command.objective}: leave it out, or take --objective rekd or cls")
     preset, changes = chosen_preset(command)
     check_effect(changes, preset, command.objective, command.start)
-    out = command.out or run_folder(command.preset, command.objective, command.start, command.seed)
+    distilled = "distilled" if command.objective == "cls" and command.teacher else ""
+    out = command.out or run_folder(command.preset, command.objective, command.start, command.seed, distilled)
     row = run(command.preset, command.objective, command.seed, command.start, preset, command.teacher, out,
               command.resume)[1]
     if not is_main(): return

@@ -36,7 +36,7 @@ from .errors import DataError, MissingError, SettingError, check_name, check_num
 from .loss import CLS, RE, REKD, RandomMask
 from .model import RationaleModel, build_model
 from .show import draw_frame, verdict
-from .train import (MASKS, SEEDS, TrainConfig, bf16_units, data_fingerprint, evaluate, fingerprint, fit, is_main, make_accelerator,
+from .train import (MASKS, SEEDS, TrainConfig, bf16_units, data_fingerprint, evaluate, fingerprint, fit, is_main, kept_epoch, make_accelerator,
                         resolve_precision, warm_start, write_text)
 from safetensors.torch import load_file, save_file
 
@@ -334,24 +334,25 @@ def prepare(preset: Preset, seed: int) -> tuple[RationaleModel, Data]:
 def load_teacher(
     preset: Preset,
     teacher: str | RationaleModel | None = None, # instead of the preset's
+    selects: bool = True, # must it be one that selects, as REKD's?
 ) -> RationaleModel:
-    "The teacher of a REKD run. SettingError if none is named, MissingError if it is not there."
+    "The teacher of a run. SettingError if none is named, MissingError if it is not there, ModelError for one that does not select and has to."
     teacher = teacher or preset.teacher
     if teacher is None:
         raise SettingError("REKD needs a teacher: name a trained RE model, or choose a preset that has one")
     model = teacher if isinstance(teacher, RationaleModel) else RationaleModel.from_pretrained(find_model(teacher))
-    return REKD(model).teacher # which looks whether it can be one
+    return REKD(model).teacher if selects else model.eval() # REKD looks whether it can be one
 
 # %% ../nbs/09_experiment.ipynb #2d9626e8
 def remember(
-    objective: REKD, # its teacher answers
+    objective, # `REKD`, or `CLS` with a teacher, who answers
     examples: Examples, # without random augmentation
     precision: str, # "no", "bf16" or "auto"
     folder: Path | None = None, # where the answers are kept; None: nowhere
-) -> REKD: # the same object
+): # the same object
     "Fill the teacher's cache for all examples: from the file of this teacher, these examples and this precision, or by asking and writing that file."
     objective.cache_of = examples.fingerprint()
-    key = f"{fingerprint(objective.teacher)}-{objective.cache_of}-{resolve_precision(precision)}"
+    key = f"{fingerprint(objective.teacher)}-{objective.cache_of}-{resolve_precision(precision)}{'-classes' * isinstance(objective, CLS)}"
     file = folder / f"{key}.safetensors" if folder else None
     if file and file.is_file():
         objective.cache = {int(i): row for i, row in load_file(file).items()}
@@ -377,15 +378,15 @@ def make_objective(
 ):
     "The objective of a run, with its teacher. SettingError for an unknown objective, errors as in `load_teacher`, ModelError for a teacher that does not fit."
     check_name("objective", objective, OBJECTIVES)
-    if objective == "cls": return CLS()
+    if objective == "cls" and teacher is None: return CLS() # the preset's teacher is REKD's; CLS has one only if it is named
     if objective == "random": return RandomMask()
     if objective == "re":
         return RE(preset.select_lambda if preset.re_select_lambda is None else preset.re_select_lambda,
                   preset.sparsity_per)
-    teacher = load_teacher(preset, teacher)
-    accelerator = make_accelerator(preset.train.precision)
-    out = REKD(teacher.to(accelerator.device), preset.select_lambda, preset.alpha, preset.kd_r_lambda, preset.part,
-               preset.noise, kd_mask=preset.kd_mask, per=preset.sparsity_per)
+    teacher = load_teacher(preset, teacher, selects=objective == "rekd").to(make_accelerator(preset.train.precision).device)
+    out = CLS(teacher, preset.alpha) if objective == "cls" else REKD(
+        teacher, preset.select_lambda, preset.alpha, preset.kd_r_lambda, preset.part,
+        preset.noise, kd_mask=preset.kd_mask, per=preset.sparsity_per)
     if model: out.fits(model)
     return out if data.train.augment else remember(out, data.train, preset.train.precision, folder)
 
@@ -422,6 +423,7 @@ def warm_from_cls(model: RationaleModel, data: Data, name: str, preset: Preset, 
                         "max_length", "image_size", "dropout", "norm", "freeze_embeddings", "cls_epochs")
     row, = read_study(folder / "row.json")
     check_same(row["config"], preset, folder, data_and_network)
+    if row.get("teacher"): raise SettingError(f"{folder} was distilled from {row['teacher']!r}: a warm start begins from plain CLS, move it away")
     if row.get("data") not in (None, data_fingerprint(data)): # rows of older versions do not tell
         raise SettingError(f"{folder} learned from other rows than {preset.dataset} has now: move it away, or use another folder")
     model.load_state_dict(RationaleModel.from_pretrained(folder / "model").state_dict())
@@ -531,8 +533,9 @@ def run(
     preset = preset or get_preset(name)
     if isinstance(teacher, str): preset = replace(preset, teacher=teacher) # so that the row tells
     check_run(objective, seed, start, part)
-    guide = load_teacher(preset, teacher) if objective == "rekd" else None # before hours are spent
-    out = Path(out or run_folder(name, objective, start, seed))
+    distilled = "distilled" if objective == "cls" and teacher else "" # CLS has a teacher only if it is named
+    guide = load_teacher(preset, teacher, selects=not distilled) if objective == "rekd" or distilled else None # before hours are spent
+    out = Path(out or run_folder(name, objective, start, seed, distilled))
     model, data = prepare(preset, seed)
     loop = loop_of(preset, objective, start)
     if start == "warm": warm_from_cls(model, data, name, preset, seed, out, quiet)
@@ -542,10 +545,12 @@ def run(
         study=name, objective=objective, start=start, seed=seed,
         seconds=sum(len(data.train) / e["examples_per_second"] for e in history), part=part,
         masks=measure(model, data, objective, part, preset),
-        teacher=preset.teacher if objective == "rekd" else None,
+        teacher=preset.teacher if guide else None,
         teacher_weights=fingerprint(guide) if guide else None, # a name can stand for another training
         n_train=len(data.train), n_val=len(data.val), n_test=len(data.test), data=data_fingerprint(data),
-        config=dataclasses.asdict(replace(preset, train=loop)), epochs=history, **run_record())
+        config=dataclasses.asdict(replace(preset, train=loop)), epochs=history,
+        kept_at_goal=True, # rows without it may have kept an epoch from before the curriculum's goal
+        **run_record(), **(dict(variant=distilled) if distilled else {}))
     if is_main():
         model.save_pretrained(out / "model")
         write_text(out / "row.json", json.dumps(row) + "\n")
@@ -871,7 +876,7 @@ def kept_epochs(
     if any("topk" not in r["masks"] or "trace" not in r["epochs"][-1] for r in rows):
         raise DataError("expected rows of RE or REKD with traces: leave CLS and random out, and train older runs again")
     def line(r):
-        epoch, masks = min(r["epochs"], key=lambda e: e["val"]["loss"]), r["masks"]
+        epoch, masks = r["epochs"][kept_epoch(r["epochs"])], r["masks"]
         kept = [window["kept"] for e in r["epochs"] for window in e["trace"]]
         return dict(objective=r["objective"], seed=r["seed"], epoch=epoch["epoch"], asked_for=epoch["sparsity_target"],
                     validation=epoch["val"]["accuracy"], topk=masks["topk"]["accuracy"], sampled=masks["sampled"]["accuracy"],
@@ -916,8 +921,8 @@ def demo(
     with tempfile.TemporaryDirectory() as folder:
         for objective in OBJECTIVES:
             say(f"training the student: {objective}")
-            models[objective], row = run("demo", objective, seed, preset=preset, teacher=teacher,
-                                         out=Path(folder) / objective)
+            models[objective], row = run("demo", objective, seed, preset=preset, out=Path(folder) / objective,
+                                         teacher=teacher if objective == "rekd" else None)
             histories[objective] = row["epochs"]
             rows += [dict(objective=objective, seed=seed, mask=m, accuracy=r["accuracy"],
                           selection_rate=r["selection_rate"], seconds=row["seconds"])

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['sparsity_loss', 'sparsity_share', 'rationale_kd_loss', 'prediction_kd_loss', 'rekd_loss', 'annealed_alpha', 'Moment',
-           'seed_of', 'example_noise', 'CLS', 'RandomMask', 'draw', 'RE', 'REKD', 'read_alike', 'agreement']
+           'seed_of', 'example_noise', 'CLS', 'RandomMask', 'draw', 'RE', 'REKD', 'read_alike', 'check_teacher',
+           'agreement']
 
 # %% ../nbs/03_loss.ipynb #a9fe977c
 import hashlib
@@ -132,11 +133,49 @@ def _noise(like, batch, at, purpose):
 # %% ../nbs/03_loss.ipynb #6226e0bf
 @dataclass
 class CLS:
-    "Plain classification from all features; only the predictor learns."
+    """Plain classification from all features; only the predictor learns. With a teacher it also learns the teacher's classes (Hinton et al., 2015).
+    SettingError for an `alpha` outside [0, 1]."""
+    teacher: RationaleModel | None = field(default=None, repr=False) # a trained model that reads the same features; in eval mode, and not trained
+    alpha: float | None = 0.3 # with a teacher: weight of the label's cross-entropy; None: annealed with the temperature
+    cache: dict = field(default_factory=dict, repr=False) # example index -> the teacher's (C,) class logits, see `remember`
+    cache_of: str | None = None # the fingerprint of the examples in `cache`
     selects = False
+    def __post_init__(self):
+        if self.alpha is not None: check_number("alpha", self.alpha, "[0, 1]")
+        if self.teacher is not None: self.teacher.eval()
     def __call__(self, model: RationaleModel, batch: dict, at: Moment) -> tuple[Tensor, dict]:
-        loss = F.cross_entropy(model.predict(batch, batch["valid"]), batch["labels"])
-        return loss, dict(ce=loss)
+        classes = model.predict(batch, batch["valid"])
+        ce = F.cross_entropy(classes, batch["labels"])
+        if self.teacher is None: return ce, dict(ce=ce)
+        kd_y = prediction_kd_loss(classes, self.teacher_classes(batch), at.T)
+        alpha = annealed_alpha(at.T, at.T_start, at.T_end) if self.alpha is None else self.alpha
+        return rekd_loss(ce, torch.zeros_like(ce), kd_y, at.T, alpha, part="prediction"), dict(ce=ce, kd_y=kd_y)
+    def fits(self, model: RationaleModel):
+        "ModelError as in `check_teacher`; without a teacher there is nothing to check."
+        if self.teacher is not None: check_teacher(self.teacher, model)
+    @torch.no_grad()
+    def teacher_classes(self,
+        batch: dict, # inputs, valid (B, L), special (B, L); index (B,) when there is a cache
+    ) -> Tensor: # (B, C) class logits
+        "What the teacher says of a batch, from its own top-k rationale if it selects; looked up if remembered."
+        device, teacher = batch["valid"].device, self.teacher
+        if self.cache: return torch.stack([self.cache[i] for i in batch["index"].tolist()]).to(device)
+        assert teacher is not None
+        teacher.to(device)
+        if not teacher.config.selects: return teacher.predict(batch, batch["valid"])
+        return teacher.predict(batch, teacher.mask(teacher.select(batch), teacher.selectable(batch), "topk"))
+    def remember(self,
+        batches, # iterable of batches with `index` (B,), not augmented
+        of: str | None = None, # the fingerprint of their examples, for `fit` to compare
+    ): # itself
+        "Ask the teacher once about unaugmented batches, so that training only looks its classes up, by `index`."
+        if self.teacher is None: raise SettingError("CLS without a teacher has nothing to remember: give it one, CLS(teacher)")
+        told: list[tuple[int, Tensor]] = []
+        self.cache, self.cache_of = {}, of # an empty cache, so that the teacher is asked
+        for batch in batches:
+            told += zip(batch["index"].tolist(), self.teacher_classes(to_device(batch, self.teacher.device)).cpu())
+        self.cache = dict(told)
+        return self
 
 # %% ../nbs/03_loss.ipynb #03ea7878
 @dataclass
@@ -237,16 +276,23 @@ def read_alike(
                    for x in (reads[first].get(what, ()), mine)]
             raise ModelError(f"{first} and {other} must have the same {what}: {first} has {say[0]}, {other} {say[1]}")
 
-@patch
-def fits(self: REKD, model: RationaleModel):
+def check_teacher(
+    teacher: RationaleModel,
+    model: RationaleModel, # its student
+):
     "ModelError unless teacher and student are two models that read the same features and name the same classes, and the teacher reads as far as its student."
-    if self.teacher is model: raise ModelError("a student cannot be its own teacher: give REKD a copy.deepcopy of the model")
-    try: read_alike({"the teacher": self.teacher, "the student": model})
-    except ModelError as e: raise ModelError(f"{e}. A teacher learns from the student's data first, with RE") from None
-    places, longest = _places(self.teacher.generator.backbone), getattr(model.processor, "max_length", 0)
+    if teacher is model: raise ModelError("a student cannot be its own teacher: give it a copy.deepcopy of the model")
+    try: read_alike({"the teacher": teacher, "the student": model})
+    except ModelError as e: raise ModelError(f"{e}. A teacher learns from the student's data first") from None
+    places, longest = _places(teacher.generator.backbone), getattr(model.processor, "max_length", 0)
     if places and longest > places:
         raise ModelError(f"the student reads up to {longest} word pieces, the teacher has {places} positions: "
                          f"give the student max_length={places}")
+
+@patch
+def fits(self: REKD, model: RationaleModel):
+    "ModelError as in `check_teacher`."
+    check_teacher(self.teacher, model)
 
 # %% ../nbs/03_loss.ipynb #2fb23ce2
 @patch
