@@ -276,7 +276,7 @@ def trained(name: str): # a folder, a shipped model, a preset, a run, or a hub i
 def run_evaluate(command: Evaluate):
     "Measure a trained model under each mask."
     from rekd.data import class_numbers, load_test
-    from rekd.train import evaluate
+    from rekd.train import validate
     ready(command.json)
     model, folder = trained(command.model)
     dataset, starter, n_test = its_data(command, model, folder)
@@ -286,7 +286,7 @@ def run_evaluate(command: Evaluate):
         print("The data number their classes; taken as " + ", ".join(f"{n} {labels[k]}" for n, k in zip(names, number)) + ".")
     test.labels = [number[y] for y in test.labels]
     masks = command.masks or (["topk", "deterministic", "sampled"] if model.config.selects else ["none", "random"])
-    rows = [dict(mask=m, **evaluate(model, test, m)) for m in masks]
+    rows = [dict(mask=m, **validate(model, test, m)) for m in masks]
     print(table(rows, {"mask": "", "accuracy": ".4f", "selection_rate": ".4f", "ce": ".4f"}))
     print(f"{len(test):,} test rows of {Path(dataset).name}{', starter set' * starter}.")
     if command.json: save(command.json, json.dumps(rows, indent=1) + "\n")
@@ -470,7 +470,9 @@ def main(args: list[str] | None = None):
     try:
         with epochs_told(): COMMANDS[type(command)](command)
     except (RekdError, OSError) as e: sys.exit(f"rekd: {e}")
-    except KeyboardInterrupt: sys.exit(130)
+    except KeyboardInterrupt as e:
+        print(f"rekd: {e}" if str(e) else "rekd: stopped", file=sys.stderr)
+        sys.exit(130)
 
 # %% ../nbs/10_cli.ipynb #f14a07b0
 if __name__ == "__main__" and "get_ipython" not in globals(): main()

@@ -31,13 +31,14 @@ import torch
 import rekd
 from filelock import FileLock, Timeout
 from .backbone import settings, weights_source
+from .checkpoint import write_text
 from .data import Data, Examples, load_data, load_rows, loader, make_batches, trim_vocabulary
 from .errors import DataError, MissingError, SettingError, check_name, check_number, closest, shown, writing
 from .loss import CLS, RE, REKD, RandomMask
 from .model import RationaleModel, build_model
 from .show import draw_frame, verdict
-from .train import (MASKS, SEEDS, TrainConfig, bf16_units, data_fingerprint, evaluate, fingerprint, fit, is_main, kept_epoch, make_accelerator,
-                        resolve_precision, warm_start, write_text)
+from .train import (MASKS, SEEDS, TrainConfig, bf16_units, data_fingerprint, fingerprint, fit, is_main, kept_epoch, make_accelerator,
+                        resolve_precision, validate, warm_start)
 from safetensors.torch import load_file, save_file
 
 # %% ../nbs/09_experiment.ipynb #d3c6c8eb
@@ -396,6 +397,7 @@ def check_same(config: dict, preset: Preset, where: str | Path, keys: tuple | No
     flat = lambda c: {k: v for k, v in (c | c.get("train", {})).items() if k != "train"}
     theirs, mine = flat(config), flat(dataclasses.asdict(preset))
     for k in keys or theirs:
+        if k == "accumulate": continue # a setting of older versions
         if theirs.get(k) != mine.get(k):
             raise SettingError(f"{where} was made with {k}={theirs.get(k)!r}, this run has {mine.get(k)!r}: "
                                "move it away, or use another folder")
@@ -510,7 +512,7 @@ def measure(
 ) -> dict[str, dict]: # mask -> metrics, as of `evaluate`
     "Measure a model under each of its masks; what the test part says, and a picture, go to the model's card."
     judge, accelerator = data.test if part == "test" else data.val, make_accelerator(preset.train.precision)
-    masks = {m: evaluate(model, judge, m, accelerator=accelerator) for m in masks_of(objective)}
+    masks = {m: validate(model, judge, m, accelerator=accelerator) for m in masks_of(objective)}
     if part == "test": model.metrics = dict(dataset=Path(preset.dataset).name, examples=len(judge), masks=masks)
     if "topk" in masks: model.picture = card_picture(model, judge)
     return masks

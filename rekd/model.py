@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['FORMAT', 'linear', 'Generator', 'Predictor', 'check_labels', 'ModelConfig', 'RationaleModel', 'Explanation',
-           'to_device', 'evaluating', 'check_selects', 'sync', 'replacing', 'build_model']
+           'to_device', 'evaluating', 'check_selects', 'build_model']
 
 # %% ../nbs/02_model.ipynb #60694915
-import base64, html, io, json, math, os, re, shutil
+import base64, html, io, json, math, re
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import contextmanager
@@ -22,7 +22,8 @@ from huggingface_hub.errors import HFValidationError, HTTPError
 from safetensors import safe_open
 from safetensors.torch import load_model, save_model
 from torch import Tensor
-from .errors import MissingError, ModelError, SettingError, WriteError, check_name, check_number, shown, writing
+from .errors import MissingError, ModelError, SettingError, WriteError, check_name, check_number, shown
+from .checkpoint import replacing
 from .select import deterministic_mask, gumbel_softmax, topk_mask
 from .backbone import (Backbone, ImageProcessor, TextProcessor, backbone_from_config, load_backbone, load_processor,
                            weights_source)
@@ -410,42 +411,6 @@ def explain(self: RationaleModel,
         out = [e for i in range(0, len(sources), batch_size)
                for e in self._explain(sources[i:i + batch_size], mask, sparsity)]
     return out[0] if one else out
-
-# %% ../nbs/02_model.ipynb #46c2ccfc
-def sync(path: Path):
-    "Force a file, or the names in a folder, to the disk."
-    windows = os.name == "nt" # it syncs no folder, and no file that is open for reading only
-    if windows and Path(path).is_dir(): return
-    fd = os.open(path, os.O_RDWR if windows else os.O_RDONLY)
-    try: os.fsync(fd)
-    finally: os.close(fd)
-
-# %% ../nbs/02_model.ipynb #da23835a
-@contextmanager
-def replacing(
-    folder: str | Path, # the folder to write
-    stale: tuple = (), # names that may go without being written again
-): # the folder to write into
-    """Write a folder as a whole: into a temporary sibling, synced to disk, then renamed over `folder`. An error leaves `folder` as it was.
-    WriteError if it cannot be written, or holds what was not written again and would be lost."""
-    folder = Path(folder).absolute()
-    tmp, old = (folder.with_name(f".{folder.name}.{kind}") for kind in ("tmp", "old"))
-    with writing(folder):
-        if old.exists() and not folder.exists(): old.rename(folder) # killed between the two renames below
-        for f in (tmp, old): shutil.rmtree(f, ignore_errors=True)
-        tmp.mkdir(parents=True)
-        try:
-            yield tmp
-            for f in (*tmp.rglob("*"), tmp): sync(f)
-            if folder.exists() and (lost := sorted({p.name for p in folder.iterdir()}
-                                                   - {p.name for p in tmp.iterdir()} - set(stale))):
-                raise WriteError(f"{folder} holds {shown(lost)}, which would be deleted: "
-                                 "choose another folder, or move them away")
-        except BaseException: shutil.rmtree(tmp, ignore_errors=True); raise
-        if folder.exists(): folder.rename(old)
-        tmp.rename(folder)
-        sync(folder.parent)
-        shutil.rmtree(old, ignore_errors=True)
 
 # %% ../nbs/02_model.ipynb #1fef94c5
 def _preprocessor(p: ImageProcessor) -> dict:
