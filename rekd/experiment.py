@@ -30,19 +30,19 @@ from typing import Any
 import torch
 import rekd
 from filelock import FileLock, Timeout
-from .backbone import IMAGENET, scratch_name, settings, weights_source
+from .backbone import settings, weights_source
+from .checkpoint import write_text
 from .data import Data, Examples, load_data, load_rows, loader, make_batches, trim_vocabulary
 from .errors import DataError, MissingError, SettingError, check_name, check_number, closest, shown, writing
 from .loss import CLS, RE, REKD, RandomMask
 from .model import RationaleModel, build_model
 from .show import draw_frame, verdict
-from .train import (MASKS, SEEDS, TrainConfig, bf16_units, data_fingerprint, evaluate, fingerprint, fit, is_main, make_accelerator,
-                        resolve_precision, warm_start, write_text)
+from .train import (MASKS, SEEDS, TrainConfig, bf16_units, data_fingerprint, fingerprint, fit, is_main, kept_epoch, make_accelerator,
+                        resolve_precision, validate, warm_start)
 from safetensors.torch import load_file, save_file
 
 # %% ../nbs/09_experiment.ipynb #d3c6c8eb
-_NAMES = dict(pool=("cls", "mean"), freeze_embeddings=("generator", "both", "none"),
-              final_norm=("none", "generator"), pixels=("network", "imagenet"), part=("both", "rationale", "prediction"),
+_NAMES = dict(pool=("cls", "mean"), freeze_embeddings=("generator", "both"), part=("both", "rationale", "prediction"),
               kd_mask=("student", "teacher"),
               noise=("independent", "shared", "none"), sparsity_per=("batch", "example"), augment=("paper", "mirror"))
 _NUMBERS = {"(0, 1)": "sparsity val_share", "(0, inf)": "re_lr warm_lr", "[0, 1)": "dropout", "[0, 1]": "alpha",
@@ -65,7 +65,7 @@ class Preset:
     dropout: float = 0.1 # in both heads
     norm: bool = False # a layer norm before each head (the paper: none)
     select_special: bool = True # may [CLS] and [SEP] be dropped (the paper)?
-    freeze_embeddings: str = "generator" # "generator" (the paper), "both" or "none" (from scratch)
+    freeze_embeddings: str = "generator" # "generator" (the paper) or "both"
     max_length: int = 256 # tokens of a text
     image_size: int = 224 # pixels a side of an image
     augment: str = "paper" # training images: "paper" (crop and flip) or "mirror" (flip only, so that a teacher's answers can be kept)
@@ -84,8 +84,6 @@ class Preset:
     n_test: int | None = None # rows of test
     val_share: float = 0.2 # of train
     train: TrainConfig = field(default_factory=TrainConfig) # the loop's settings, for RE and REKD
-    final_norm: str = "none" # images: the network's own final norm in the "generator" (the paper), or "none"
-    pixels: str = "network" # images are normalised as the "network" was trained, or by "imagenet"'s numbers (the paper)
     def __post_init__(self):
         for name, known in _NAMES.items(): check_name(name, getattr(self, name), known)
         kinds: Any = {f.name: f.type for f in dataclasses.fields(self)}
@@ -109,8 +107,7 @@ PRESETS |= {
 
 # %% ../nbs/09_experiment.ipynb #4f87e850
 for _data, _sparsity in (("cifar10", 0.15), ("cifar100-20", 0.15), ("cifar100-100", 0.20)):
-    _vit: dict[str, Any] = dict(dataset=_data, sparsity=_sparsity, train=TrainConfig(weight_decay=1e-3),
-                                final_norm="generator", pixels="imagenet")
+    _vit: dict[str, Any] = dict(dataset=_data, sparsity=_sparsity, train=TrainConfig(weight_decay=1e-3))
     PRESETS |= {
         f"paper-{_data}-base": Preset(backbone="vit-base", select_lambda=5e-3, **_vit),
         f"paper-{_data}-small": Preset(backbone="vit-small", select_lambda=1e-2, teacher=f"paper-{_data}-base", **_vit),
@@ -280,8 +277,6 @@ def changed(
         wanted: Any = (mine | loops)[k]
         if not isinstance(float(v) if type(v) is int and wanted not in (int, int | None) else v, wanted):
             raise SettingError(f"{k} must be {getattr(wanted, '__name__', wanted)}, got {shown(v)}")
-    if "freeze_embeddings" not in changes and (changes.get("pretrained") is False or scratch_name(changes.get("backbone", ""))):
-        changes["freeze_embeddings"] = "none" # random word tables had better learn
     preset = replace(preset, **{k: v for k, v in changes.items() if k in mine})
     return replace(preset, train=replace(preset.train, **{k: v for k, v in changes.items() if k in loops}))
 
@@ -326,9 +321,8 @@ def build(preset: Preset, labels: list[str], seed: int) -> RationaleModel:
     "A fresh model of a preset; one seed gives one start, whatever the objective."
     torch.manual_seed(seed)
     names = ("num_layers", "pretrained", "max_length", "image_size", "pool", "dropout", "sparsity", "select_special",
-             "freeze_embeddings", "norm", "final_norm")
-    scale: dict[str, Any] = IMAGENET if preset.pixels == "imagenet" else {}
-    return build_model(preset.backbone, labels, **scale, **{n: getattr(preset, n) for n in names})
+             "freeze_embeddings", "norm")
+    return build_model(preset.backbone, labels, **{n: getattr(preset, n) for n in names})
 
 # %% ../nbs/09_experiment.ipynb #4f4734e6
 def prepare(preset: Preset, seed: int) -> tuple[RationaleModel, Data]:
@@ -341,24 +335,25 @@ def prepare(preset: Preset, seed: int) -> tuple[RationaleModel, Data]:
 def load_teacher(
     preset: Preset,
     teacher: str | RationaleModel | None = None, # instead of the preset's
+    selects: bool = True, # must it be one that selects, as REKD's?
 ) -> RationaleModel:
-    "The teacher of a REKD run. SettingError if none is named, MissingError if it is not there."
+    "The teacher of a run. SettingError if none is named, MissingError if it is not there, ModelError for one that does not select and has to."
     teacher = teacher or preset.teacher
     if teacher is None:
         raise SettingError("REKD needs a teacher: name a trained RE model, or choose a preset that has one")
     model = teacher if isinstance(teacher, RationaleModel) else RationaleModel.from_pretrained(find_model(teacher))
-    return REKD(model).teacher # which looks whether it can be one
+    return REKD(model).teacher if selects else model.eval() # REKD looks whether it can be one
 
 # %% ../nbs/09_experiment.ipynb #2d9626e8
 def remember(
-    objective: REKD, # its teacher answers
+    objective, # `REKD`, or `CLS` with a teacher, who answers
     examples: Examples, # without random augmentation
     precision: str, # "no", "bf16" or "auto"
     folder: Path | None = None, # where the answers are kept; None: nowhere
-) -> REKD: # the same object
+): # the same object
     "Fill the teacher's cache for all examples: from the file of this teacher, these examples and this precision, or by asking and writing that file."
     objective.cache_of = examples.fingerprint()
-    key = f"{fingerprint(objective.teacher)}-{objective.cache_of}-{resolve_precision(precision)}"
+    key = f"{fingerprint(objective.teacher)}-{objective.cache_of}-{resolve_precision(precision)}{'-classes' * isinstance(objective, CLS)}"
     file = folder / f"{key}.safetensors" if folder else None
     if file and file.is_file():
         objective.cache = {int(i): row for i, row in load_file(file).items()}
@@ -384,15 +379,15 @@ def make_objective(
 ):
     "The objective of a run, with its teacher. SettingError for an unknown objective, errors as in `load_teacher`, ModelError for a teacher that does not fit."
     check_name("objective", objective, OBJECTIVES)
-    if objective == "cls": return CLS()
+    if objective == "cls" and teacher is None: return CLS() # the preset's teacher is REKD's; CLS has one only if it is named
     if objective == "random": return RandomMask()
     if objective == "re":
         return RE(preset.select_lambda if preset.re_select_lambda is None else preset.re_select_lambda,
                   preset.sparsity_per)
-    teacher = load_teacher(preset, teacher)
-    accelerator = make_accelerator(preset.train.precision)
-    out = REKD(teacher.to(accelerator.device), preset.select_lambda, preset.alpha, preset.kd_r_lambda, preset.part,
-               preset.noise, kd_mask=preset.kd_mask, per=preset.sparsity_per)
+    teacher = load_teacher(preset, teacher, selects=objective == "rekd").to(make_accelerator(preset.train.precision).device)
+    out = CLS(teacher, preset.alpha) if objective == "cls" else REKD(
+        teacher, preset.select_lambda, preset.alpha, preset.kd_r_lambda, preset.part,
+        preset.noise, kd_mask=preset.kd_mask, per=preset.sparsity_per)
     if model: out.fits(model)
     return out if data.train.augment else remember(out, data.train, preset.train.precision, folder)
 
@@ -402,6 +397,7 @@ def check_same(config: dict, preset: Preset, where: str | Path, keys: tuple | No
     flat = lambda c: {k: v for k, v in (c | c.get("train", {})).items() if k != "train"}
     theirs, mine = flat(config), flat(dataclasses.asdict(preset))
     for k in keys or theirs:
+        if k == "accumulate": continue # a setting of older versions
         if theirs.get(k) != mine.get(k):
             raise SettingError(f"{where} was made with {k}={theirs.get(k)!r}, this run has {mine.get(k)!r}: "
                                "move it away, or use another folder")
@@ -429,6 +425,7 @@ def warm_from_cls(model: RationaleModel, data: Data, name: str, preset: Preset, 
                         "max_length", "image_size", "dropout", "norm", "freeze_embeddings", "cls_epochs")
     row, = read_study(folder / "row.json")
     check_same(row["config"], preset, folder, data_and_network)
+    if row.get("teacher"): raise SettingError(f"{folder} was distilled from {row['teacher']!r}: a warm start begins from plain CLS, move it away")
     if row.get("data") not in (None, data_fingerprint(data)): # rows of older versions do not tell
         raise SettingError(f"{folder} learned from other rows than {preset.dataset} has now: move it away, or use another folder")
     model.load_state_dict(RationaleModel.from_pretrained(folder / "model").state_dict())
@@ -515,7 +512,7 @@ def measure(
 ) -> dict[str, dict]: # mask -> metrics, as of `evaluate`
     "Measure a model under each of its masks; what the test part says, and a picture, go to the model's card."
     judge, accelerator = data.test if part == "test" else data.val, make_accelerator(preset.train.precision)
-    masks = {m: evaluate(model, judge, m, accelerator=accelerator) for m in masks_of(objective)}
+    masks = {m: validate(model, judge, m, accelerator=accelerator) for m in masks_of(objective)}
     if part == "test": model.metrics = dict(dataset=Path(preset.dataset).name, examples=len(judge), masks=masks)
     if "topk" in masks: model.picture = card_picture(model, judge)
     return masks
@@ -538,8 +535,9 @@ def run(
     preset = preset or get_preset(name)
     if isinstance(teacher, str): preset = replace(preset, teacher=teacher) # so that the row tells
     check_run(objective, seed, start, part)
-    guide = load_teacher(preset, teacher) if objective == "rekd" else None # before hours are spent
-    out = Path(out or run_folder(name, objective, start, seed))
+    distilled = "distilled" if objective == "cls" and teacher else "" # CLS has a teacher only if it is named
+    guide = load_teacher(preset, teacher, selects=not distilled) if objective == "rekd" or distilled else None # before hours are spent
+    out = Path(out or run_folder(name, objective, start, seed, distilled))
     model, data = prepare(preset, seed)
     loop = loop_of(preset, objective, start)
     if start == "warm": warm_from_cls(model, data, name, preset, seed, out, quiet)
@@ -549,10 +547,12 @@ def run(
         study=name, objective=objective, start=start, seed=seed,
         seconds=sum(len(data.train) / e["examples_per_second"] for e in history), part=part,
         masks=measure(model, data, objective, part, preset),
-        teacher=preset.teacher if objective == "rekd" else None,
+        teacher=preset.teacher if guide else None,
         teacher_weights=fingerprint(guide) if guide else None, # a name can stand for another training
         n_train=len(data.train), n_val=len(data.val), n_test=len(data.test), data=data_fingerprint(data),
-        config=dataclasses.asdict(replace(preset, train=loop)), epochs=history, **run_record())
+        config=dataclasses.asdict(replace(preset, train=loop)), epochs=history,
+        kept_at_goal=True, # rows without it may have kept an epoch from before the curriculum's goal
+        **run_record(), **(dict(variant=distilled) if distilled else {}))
     if is_main():
         model.save_pretrained(out / "model")
         write_text(out / "row.json", json.dumps(row) + "\n")
@@ -878,7 +878,7 @@ def kept_epochs(
     if any("topk" not in r["masks"] or "trace" not in r["epochs"][-1] for r in rows):
         raise DataError("expected rows of RE or REKD with traces: leave CLS and random out, and train older runs again")
     def line(r):
-        epoch, masks = min(r["epochs"], key=lambda e: e["val"]["loss"]), r["masks"]
+        epoch, masks = r["epochs"][kept_epoch(r["epochs"])], r["masks"]
         kept = [window["kept"] for e in r["epochs"] for window in e["trace"]]
         return dict(objective=r["objective"], seed=r["seed"], epoch=epoch["epoch"], asked_for=epoch["sparsity_target"],
                     validation=epoch["val"]["accuracy"], topk=masks["topk"]["accuracy"], sampled=masks["sampled"]["accuracy"],
@@ -923,8 +923,8 @@ def demo(
     with tempfile.TemporaryDirectory() as folder:
         for objective in OBJECTIVES:
             say(f"training the student: {objective}")
-            models[objective], row = run("demo", objective, seed, preset=preset, teacher=teacher,
-                                         out=Path(folder) / objective)
+            models[objective], row = run("demo", objective, seed, preset=preset, out=Path(folder) / objective,
+                                         teacher=teacher if objective == "rekd" else None)
             histories[objective] = row["epochs"]
             rows += [dict(objective=objective, seed=seed, mask=m, accuracy=r["accuracy"],
                           selection_rate=r["selection_rate"], seconds=row["seconds"])

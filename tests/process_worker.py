@@ -8,13 +8,12 @@ from pathlib import Path
 import conftest # noqa: F401 -- the tests' environment
 import tiny
 from rekd.loss import RE, REKD, RandomMask
-from rekd.train import Run, TrainConfig, evaluate, fit, is_main, make_accelerator
+from rekd.train import Progress, TrainConfig, fit, is_main, make_accelerator, validate
 
 # 24 texts, 5 a batch: 20 steps, the last of an epoch with 4; 23 a batch: the last with 1, so that one of two processes has none
 RUNS = {
     "re": (lambda: RE(0.01), dict(epochs=4, batch_size=5)),
     "rekd": (lambda: REKD(tiny.make_model("bert", 7), 0.01), dict(epochs=4, batch_size=5)),
-    "re, in micro-batches": (lambda: RE(0.01), dict(epochs=4, batch_size=5, accumulate=2)),
     "re, large batches, clipped": (lambda: RE(0.01), dict(epochs=2, batch_size=23, clip=0.1)),
     "random": (RandomMask, dict(epochs=1, batch_size=5)),
 }
@@ -23,14 +22,13 @@ RUNS = {
 def train(objective, config, out=None):
     "The losses of each step, the validation results, and the weights."
     model = tiny.make_model("bert", 5, tiny.NO_DROPOUT, dropout=0.0)
-    steps, step = [], Run.train_step
-    def record(run, batch):
-        before = dict(run.progress.sums)
-        step(run, batch)
-        steps.append({k: v - before.get(k, 0.0) for k, v in run.progress.sums.items()})
-    Run.train_step = record
+    steps, log = [], Progress.log
+    def record(progress, losses, *more):
+        steps.append(losses)
+        log(progress, losses, *more)
+    Progress.log = record
     try: history = fit(model, tiny.text_data(), objective, config, seed=3, out=out, quiet=True)
-    finally: Run.train_step = step
+    finally: Progress.log = log
     weights = {k: v.tolist() for k, v in model.state_dict().items() if not k.endswith("key.bias")} # see test_train: rounding decides
     return dict(steps=steps, val=[r["val"] for r in history], weights=weights)
 
@@ -40,6 +38,6 @@ if __name__ == "__main__":
     runs = {name: train(make(), TrainConfig(lr=1e-3, **settings), out / "run" if name == "re" else None) for name, (make, settings) in RUNS.items()}
     seven = tiny.text_data(7).train # one process has a batch less, or none
     accelerator, model = make_accelerator(), tiny.make_model("bert", 5)
-    evaluated = {f"{mask}, {size} a batch": evaluate(model, seven, mask, size, accelerator=accelerator) for mask in ("topk", "sampled", "random", "none") for size in (2, 3, 64)}
+    evaluated = {f"{mask}, {size} a batch": validate(model, seven, mask, size, accelerator=accelerator) for mask in ("topk", "sampled", "random", "none") for size in (2, 3, 64)}
     seen = dict(processes=accelerator.num_processes, runs=runs, evaluated=evaluated)
     if is_main(): (out / "seen.json").write_text(json.dumps(seen))

@@ -35,7 +35,7 @@ from rekd.experiment import append_row, cells, find_model, get_preset, read_rows
 from rekd.loss import RE, REKD, rekd_loss
 from rekd.model import ModelConfig, RationaleModel, build_model
 from rekd.select import deterministic_mask, gumbel_softmax, temperature, topk_mask
-from rekd.train import TrainConfig, evaluate, fit
+from rekd.train import TrainConfig, validate, fit
 from safetensors.torch import load_file, save_file
 from transformers import BertTokenizer
 
@@ -330,7 +330,7 @@ BAD = [
     ("negative rate", SettingError, ["lr", "-0.1"], lambda w: TrainConfig(lr=-0.1)),
     ("batches of 0", SettingError, ["batch_size", "0"], lambda w: TrainConfig(batch_size=0)),
     ("unknown precision", SettingError, ["precision", "'fp16'"], lambda w: TrainConfig(precision="fp16")),
-    ("unknown evaluation mask", SettingError, ["mask", "'tpk'", "'topk'"], lambda w: evaluate(w.text, w.data.val, "tpk")),
+    ("unknown evaluation mask", SettingError, ["mask", "'tpk'", "'topk'"], lambda w: validate(w.text, w.data.val, "tpk")),
     ("data for another tokenizer", DataError, ["train", "model.processor"], lambda w: fit(other_words(), w.data, RE())),
     ("objective with weights of its own", SettingError, ["fit", "model's"], lambda w: fit(w.text, w.data, Own(extra=torch.nn.Linear(2, 2)))),
     ("objective with a weight of its own", SettingError, ["fit", "model's"], lambda w: fit(w.text, w.data, Own(extra=torch.nn.Parameter(torch.ones(2))))),

@@ -150,8 +150,7 @@ def test_killed_train_resumes_bit_for_bit(home): # noqa: F811
     assert not (cut / "model").exists()
     subprocess.run([*command, "--out", str(cut), "--resume"], check=True, capture_output=True)
     assert (cut / "model" / "model.safetensors").read_bytes() == (whole / "model" / "model.safetensors").read_bytes()
-    last = lambda f: sorted(f.glob("checkpoint-*"))[-1] / "model.safetensors"
-    assert last(cut).read_bytes() == last(whole).read_bytes()
+    assert not list(whole.glob("checkpoint-*")) and not list(cut.glob("checkpoint-*")) # a finished run keeps its model
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from rekd.evaluate import (BINS, at_shares, auprc, comprehensiveness, crossed, d
                            load_eraser, mask_only_accuracy, model_prob, plausibility, random_scores, read_document, replace_dropped, replacement_difference, shift_mask,
                            spans_of, sufficiency, task_scores, to_words, token_f1, windows, word_of, word_spans)
 from rekd.select import topk_mask
-from rekd.train import evaluate
+from rekd.train import validate
 
 
 # ---- the reference: plain Python over sets of positions and lists, one definition a function ----
@@ -260,7 +260,7 @@ def test_models_at_several_shares(kind):
     assert [r["agreement"] for r in rows[:2] + rows[4:]] == [1.0] * 4 and rows[3]["agreement"] == 1.0 and 0 < rows[2]["agreement"] < 1
     for r, model, mask in ((rows[2], b, "topk"), (rows[3], b, "none")):
         model.config.sparsity = r["share"] if mask == "topk" else 0.5
-        assert r["accuracy"] == pytest.approx(evaluate(model, part, mask)["accuracy"])
+        assert r["accuracy"] == pytest.approx(validate(model, part, mask)["accuracy"])
 
 
 @pytest.mark.parametrize("kind", ["bert", "vit"])

@@ -9,14 +9,14 @@ import torch
 import transformers
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from rekd.loss import CLS, RE, REKD, Moment, draw, prediction_kd_loss
+from rekd.loss import CLS, RE, REKD, StepContext, gumbel, prediction_kd_loss
 from rekd.model import ModelConfig, RationaleModel
-from rekd.train import evaluate
+from rekd.train import validate
 from tiny import BACKBONES, IMAGES, TEXTS, make_batch, make_model
 
 KINDS = [*TEXTS, *IMAGES]
 MASKS = ["topk", "deterministic", "sampled"]
-AT = Moment(T=1.3, sparsity=0.25)
+AT = StepContext(T=1.3, sparsity=0.25)
 # two models of each kind, built once; they are in eval mode and no test changes their weights
 MODELS = {(kind, special): make_model(kind, select_special=special) for kind in KINDS for special in (False, True)}
 kinds, seeds = st.sampled_from(KINDS), st.integers(0, 10_000)
@@ -131,8 +131,8 @@ def test_selection_rate_counts_selectable_features_only(text_model):
     data = tiny.text_data().test # 6 to 10 words
     words = [n - 2 for n in data.lengths]
     kept = sum(max(1, round(n * 0.25)) for n in words)
-    assert evaluate(text_model, data, "topk", batch_size=3)["selection_rate"] == pytest.approx(kept / sum(words))
-    assert evaluate(text_model, data, "none", batch_size=3)["selection_rate"] == 1.0
+    assert validate(text_model, data, "topk", batch_size=3)["selection_rate"] == pytest.approx(kept / sum(words))
+    assert validate(text_model, data, "none", batch_size=3)["selection_rate"] == 1.0
 
 
 def test_mask_refuses_a_name_it_does_not_know(text_model):
@@ -237,7 +237,7 @@ def test_the_teacher_may_predict_from_its_own_rationale(text_model):
     teacher, batch, model = make_model("bert", 1), make_batch("bert", 0, [7, 5, 9]), copy.deepcopy(text_model).eval()
     at = dataclasses.replace(AT, seed=3)
     own = teacher.mask(teacher.select(batch), teacher.selectable(batch), "topk", at.sparsity)
-    mask = draw(model, batch, at)[0]
+    mask = gumbel(model.select(batch), model.selectable(batch), at.of(batch), lambda mask: mask.sum(-1))[1]
     for kd_mask, read in (("student", mask), ("teacher", own)):
         expected = prediction_kd_loss(model.predict(batch, mask), teacher.predict(batch, read), at.T)
         assert REKD(teacher, kd_mask=kd_mask)(model, batch, at)[1]["kd_y"].item() == pytest.approx(expected.item(), abs=1e-6)

@@ -5,7 +5,7 @@ import tiny
 import torch
 from rekd.data import Data
 from rekd.loss import CLS, RE
-from rekd.train import TrainConfig, evaluate, fit, warm_start
+from rekd.train import TrainConfig, validate, fit, warm_start
 
 
 def found(model, texts, places):
@@ -33,4 +33,4 @@ def test_re_finds_the_planted_words(seed):
     config = TrainConfig(epochs=7, batch_size=16, lr=4e-3, decay=True, T_start=2.0, T_end=0.5, T_every=1, sparsity_start=0.5, eval_mask="topk")
     fit(warm_start(model), data, RE(0.1), config, seed, quiet=True)
     assert found(model, texts, places) > 0.9 and blind < 0.5 # before: by chance
-    assert evaluate(model, data.test, "topk")["accuracy"] > 0.9
+    assert validate(model, data.test, "topk")["accuracy"] > 0.9

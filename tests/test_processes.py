@@ -74,11 +74,6 @@ def test_the_sparsity_loss_is_that_of_the_whole_batch(seen):
     assert all(s["loss"] == pytest.approx(s["ce"] + 0.01 * s["sparsity"], abs=1e-5) for s in steps) and max(s["sparsity"] for s in steps) > 0.1
 
 
-def test_micro_batches_in_two_processes_are_one_batch(seen):
-    one, two = seen("one")[0]["runs"]["re"], seen("accelerate")[0]["runs"]["re, in micro-batches"]
-    assert furthest(one["steps"], two["steps"]) < 1e-5 and furthest(one["weights"], two["weights"]) < 1e-5
-
-
 def test_evaluation_counts_every_example_once(seen):
     one, two = seen("one")[0]["evaluated"], seen("accelerate")[0]["evaluated"]
     assert furthest(one, two) < 1e-5 # 7 examples

@@ -118,7 +118,7 @@ def test_prediction_kd_loss(hard, T):
     student, teacher = rng.normal(size=(B, C)) * 2, rng.normal(size=(B, C)) * 2
     s = leaf(student)
     loss = prediction_kd_loss(s, torch.tensor(teacher), T, hard)
-    p = np.eye(C)[teacher.argmax(-1)] if hard else softmax(teacher / T)
+    p = softmax(teacher / T) # soft in both: the hard variant's cross-entropy has the KL's gradient
     entropy = 0 if hard else -(p * log_softmax(teacher / T)).sum(-1)
     close(loss, ((-p * log_softmax(student / T)).sum(-1) - entropy).mean())
     loss.backward()
@@ -241,8 +241,8 @@ class Watched:
     "An objective that notes the batch and the loss."
     selects = True
     def __init__(self, objective): self.objective, self.select_lambda = objective, objective.select_lambda
-    def __call__(self, model, batch, at):
-        loss, parts = self.objective(model, batch, at)
+    def __call__(self, model, batch, context):
+        loss, parts = self.objective(model, batch, context)
         self.batch, self.loss = batch, loss.item()
         return loss, parts
 
@@ -253,7 +253,7 @@ STEP = dict(lr=1e-3, weight_decay=0.05, T_start=1.7, T_end=0.5)
 def one_step(objective, student, monkeypatch):
     "One step of `fit` under known noise; the student's weights before and after, the batch, the loss, the noise."
     noises = [torch.tensor(np.random.default_rng(i).gumbel(size=(8, 40, 2))) for i in (1, 2)]
-    def fake(logits, batch, at, purpose): return noises[dict(student=0, teacher=1)[purpose]][:logits.shape[0], :logits.shape[1]]
+    def fake(logits, batch, context, purpose): return noises[dict(student=0, teacher=1)[purpose]][:logits.shape[0], :logits.shape[1]]
     monkeypatch.setattr("rekd.loss._noise", fake)
     before = {k: v.clone() for k, v in student.state_dict().items()}
     watched, data = Watched(objective), tiny.text_data(6)

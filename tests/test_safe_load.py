@@ -19,7 +19,7 @@ from rekd.backbone import load_backbone, load_processor
 from rekd.errors import ModelError, RekdError
 from rekd.model import Explanation, RationaleModel
 from rekd.show import rationale_page, to_terminal, verdict
-from rekd.train import load_checkpoint, save_checkpoint
+from rekd.checkpoint import load_checkpoint, save_checkpoint
 
 HTML = "<script>alert('x')</script><img src=x onerror=alert(1)>\" onclick=\"x"
 

@@ -7,7 +7,7 @@ import resource
 import shutil
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import dataclass, replace
 import pytest
 import tiny
 import torch
@@ -16,7 +16,7 @@ from rekd.data import paper_augment
 from rekd.errors import DataError, ModelError, SettingError, WriteError
 from rekd.loss import CLS, RE, REKD, RandomMask
 from rekd.model import RationaleModel
-from rekd.train import TrainConfig, TrainingDiverged, evaluate, fit, warm_start
+from rekd.train import TrainConfig, TrainingDiverged, fit, validate, warm_start
 from tiny import make_model
 
 # 24 texts: 5 batches an epoch, the last one small; every option that has a state or a schedule is on
@@ -30,8 +30,8 @@ class Interrupted(Exception): pass
 def at_step(objective, step, act):
     "The objective, that calls `act(loss)` in place of returning the loss of its `step`-th call."
     calls = [0]
-    def call(self, model, batch, at):
-        loss, parts = type(objective).__call__(self, model, batch, at)
+    def call(self, model, batch, context):
+        loss, parts = type(objective).__call__(self, model, batch, context)
         calls[0] += 1
         return (act(loss), parts) if calls[0] == step + 1 else (loss, parts)
     clone = type(type(objective).__name__, (type(objective),), {"__call__": call})
@@ -73,10 +73,17 @@ def assert_same_run(mine, other):
     for name in a: assert equal(a[name], b[name]), name
 
 
-def train(objective, out, data, model=None, config=CONFIG, resume=False):
+def train(objective, out, data, model=None, config=CONFIG, resume=False, callbacks=()):
     model = model or make_model("bert", 5)
     torch.manual_seed(random.randrange(10**6)) # the state of the caller must not matter
-    return model, fit(model, data, objective, config, seed=3, out=out, resume=resume, quiet=True)
+    return model, fit(model, data, objective, config, seed=3, out=out, resume=resume, quiet=True, callbacks=callbacks)
+
+
+def unfinished(objective, out, data, config=CONFIG, resume=False):
+    "All steps of a run, but for its finish: the last checkpoints are still there."
+    def stop(row):
+        if row["epoch"] == config.epochs - 1: raise Interrupted
+    with pytest.raises(Interrupted): train(objective, out, data, config=config, resume=resume, callbacks=[stop])
 
 
 STOPS = sorted({1, 5, 10, *random.Random(0).sample(range(2, STEPS), 4)}) # 1: before the first checkpoint; 5 and 10: just after an epoch's end
@@ -96,6 +103,10 @@ def test_interrupted_and_resumed_is_uninterrupted(name, stops, whole_runs, tmp_p
         newest = sorted(out.glob("checkpoint-*"))
         before = int(newest[-1].name.split("-")[1]) if newest else 0
         assert before == max([s for s in range(stop + 1) if s % 5 == 0 or s % 2 == 0]) # a checkpoint every two steps and at epoch ends
+    steps = tmp_path_factory.getbasetemp() / f"steps-{name}"
+    if not steps.exists(): unfinished(objectives(name), steps, text_data)
+    unfinished(objectives(name), out, text_data, resume=True)
+    assert_same_run(out, steps) # the optimizer too
     again, resumed = train(objectives(name), out, text_data, resume=True)
     assert equal(again.state_dict(), model.state_dict())
     assert [r["val"] for r in resumed] == [r["val"] for r in history] and [r["train"] for r in resumed] == [r["train"] for r in history]
@@ -207,9 +218,9 @@ def test_the_seed_decides_everything(text_data):
 def test_the_best_epoch_is_kept(tmp_path, text_data):
     model, history = train(RE(0.01), tmp_path / "run", text_data)
     losses = [r["val"]["loss"] for r in history]
-    best = losses.index(min(losses))
-    assert [p.name for p in tmp_path.glob("run/best-*")] == [f"best-{best:03d}"]
-    assert evaluate(model, text_data.val, "sampled", select_lambda=0.01) == history[best]["val"]
+    best = min((i for i in range(4) if history[i]["at_goal"]), key=losses.__getitem__)
+    assert equal(load_file(tmp_path / "run" / "model" / "model.safetensors"), {k: v for k, v in model.state_dict().items()})
+    assert validate(model, text_data.val, "sampled", select_lambda=0.01) == history[best]["val"]
     in_memory = make_model("bert", 5) # nothing on disk, the same result
     fit(in_memory, text_data, RE(0.01), CONFIG, seed=3, quiet=True)
     assert equal(in_memory.state_dict(), model.state_dict())
@@ -268,10 +279,12 @@ def test_metrics_are_a_json_line_an_epoch(name, parts, tmp_path, text_data):
 
 
 def test_only_the_last_two_checkpoints_stay_and_no_debris(tmp_path, text_data):
-    train(RE(0.01), tmp_path / "run", text_data)
+    unfinished(RE(0.01), tmp_path / "run", text_data)
     names = sorted(p.name for p in (tmp_path / "run").iterdir())
     assert [n for n in names if n.startswith("checkpoint")] == ["checkpoint-0000018", "checkpoint-0000020"]
     assert len(names) == 4 and not [n for n in names if n.startswith(".")]
+    train(RE(0.01), tmp_path / "run", text_data, resume=True)
+    assert {p.name for p in (tmp_path / "run").iterdir()} == {"finished.json", "metrics.jsonl", "model"}
 
 
 DAMAGE = {
@@ -297,9 +310,10 @@ def flip(file, at):
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    "A finished run, its model and its history."
-    out = tmp_path_factory.mktemp("finished") / "run"
-    return out, *train(RE(0.01), out, tiny.text_data())
+    "A run whose steps are all done, before it was finished; the model and the history of the finished one."
+    folder = tmp_path_factory.mktemp("finished")
+    unfinished(RE(0.01), folder / "run", tiny.text_data())
+    return folder / "run", *train(RE(0.01), folder / "whole", tiny.text_data())
 
 
 @pytest.mark.parametrize("how", DAMAGE)
@@ -312,7 +326,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(how, finished,
     with pytest.warns(UserWarning, match=f"{newest.name} is damaged .*: going on from checkpoint-0000018"):
         again, resumed = train(RE(0.01), out, text_data, resume=True)
     assert equal(again.state_dict(), model.state_dict()) and [r["val"] for r in resumed] == [r["val"] for r in history]
-    assert_same_run(out, whole) # the damaged one was written anew
+    assert_same_run(out, whole.with_name("whole"))
 
 
 @pytest.mark.parametrize("how", ["weights cut", "empty"])
@@ -344,8 +358,8 @@ def test_another_teacher_is_refused(tmp_path, text_data):
 
 def test_progress_tells_what_a_result_depends_on(finished):
     config = json.loads((finished[0] / "checkpoint-0000020" / "progress.json").read_text())["config"]
-    assert {k: config[k] for k in ("seed", "processes", "threads", "num_workers", "device", "torch", "accumulate", "teacher")} == dict(
-        seed=3, processes=1, threads=1, num_workers=0, device="cpu", torch=torch.__version__, accumulate=1, teacher=None)
+    assert {k: config[k] for k in ("seed", "processes", "threads", "num_workers", "device", "torch", "teacher")} == dict(
+        seed=3, processes=1, threads=1, num_workers=0, device="cpu", torch=torch.__version__, teacher=None)
 
 
 def test_other_threads_are_a_warning(finished, tmp_path, text_data):
@@ -364,7 +378,7 @@ def test_a_kill_leaves_nothing_behind_after_a_resume(finished, tmp_path, text_da
     (out / ".checkpoint-0000022.tmp" / "model.safetensors").write_bytes(b"half")
     (out / ".metrics.jsonl.tmp").write_text("half")
     train(RE(0.01), out, text_data, resume=True)
-    assert_same_run(out, finished[0])
+    assert_same_run(out, finished[0].with_name("whole"))
 
 
 def test_what_cannot_be_written_is_said(tmp_path, text_data, monkeypatch):
@@ -382,7 +396,7 @@ def test_what_cannot_be_written_is_said(tmp_path, text_data, monkeypatch):
 # --- what does not fit together ---
 
 @pytest.mark.parametrize("bad", [dict(epochs=0), dict(epochs=1.5), dict(batch_size=True), dict(lr=0), dict(lr=float("nan")), dict(lr="fast"), dict(T_end=0), dict(T_start=-1),
-                                 dict(T_start=0.05), dict(clip=0), dict(warmup=1.5), dict(sparsity_start=0), dict(num_workers=-1), dict(accumulate=0), dict(eval_mask="none"), dict(precision="fp16")])
+                                 dict(T_start=0.05), dict(clip=0), dict(warmup=1.5), dict(sparsity_start=0), dict(num_workers=-1), dict(eval_mask="none"), dict(precision="fp16")])
 def test_settings_without_sense(bad):
     with pytest.raises(SettingError, match=next(iter(bad))): TrainConfig(**bad)
 
@@ -393,8 +407,8 @@ def test_parts_that_do_not_fit_are_refused_before_training(text_model, text_data
     with pytest.raises(DataError, match="the train part of the data is empty"): fit(text_model, replace(text_data, train=[]), RE(), CONFIG)
     with pytest.raises(DataError, match="classes"): fit(text_model, replace(text_data, labels=["positive", "negative"]), RE(), CONFIG)
     with pytest.raises(ModelError, match="same inputs"): fit(text_model, text_data, REKD(image_model), CONFIG)
-    with pytest.raises(SettingError, match="did you mean 'topk'"): evaluate(text_model, text_data.val, "tokp")
-    with pytest.raises(DataError, match="no examples"): evaluate(text_model, [], "topk")
+    with pytest.raises(SettingError, match="did you mean 'topk'"): validate(text_model, text_data.val, "tokp")
+    with pytest.raises(DataError, match="no examples"): validate(text_model, [], "topk")
 
 
 @pytest.mark.parametrize("change, what", [(dict(labels=["a", "b", "c"]), "classes"), (dict(size=32), "size"), (dict(patch=8), "patch"), (dict(mean=(0, 0, 0)), "mean")])
@@ -428,47 +442,6 @@ def test_workers_do_not_change_a_bit(kind):
     assert equal(out[0], out[1]) and equal(out[0], out[2])
 
 
-@pytest.mark.parametrize("objective, kind", [(lambda: RE(0.01), "bert"), (lambda: RE(0.01, per="example"), "bert"), (lambda: REKD(make_model("bert", 7), 0.01), "bert"),
-                                             (RandomMask, "bert"), (CLS, "bert"), (lambda: RE(0.01), "vit")])
-@pytest.mark.parametrize("n", [2, 8])
-def test_micro_batches_are_the_whole_batch(objective, kind, n):
-    """The same losses and weights to 1e-5, with uneven last batches; the noise is each example's own and there is no dropout.
-    But for the biases of attention keys: softmax ignores them, so their gradient is nothing but rounding, which AdamW blows up to steps of its rate."""
-    data = tiny.text_data() if kind == "bert" else tiny.image_data(augment=paper_augment)
-    def run(accumulate):
-        model = make_model(kind, 5, tiny.NO_DROPOUT, dropout=0.0)
-        config = TrainConfig(epochs=4, batch_size=5, lr=1e-3, accumulate=accumulate) # 20 steps
-        return train(objective(), None, data, model, config)
-    (one, large), (other, micro) = run(1), run(n)
-    for a, b in zip(large, micro):
-        assert b["train"] == pytest.approx(a["train"], rel=1e-5, abs=1e-5)
-    loss = max(abs(a["train"][k] - b["train"][k]) for a, b in zip(large, micro) for k in a["train"])
-    weight = max((v - other.state_dict()[k]).abs().max().item() for k, v in one.state_dict().items() if not k.endswith(("key.bias", "k_proj.bias")))
-    print(f"{n} micro-batches against one: losses differ by at most {loss:.1e}, weights by {weight:.1e}")
-    assert loss < 1e-5 and weight < 1e-5
-
-
-def test_micro_batches_in_double_precision_agree_in_every_weight(text_data):
-    def run(accumulate):
-        model = make_model("bert", 5, tiny.NO_DROPOUT, dropout=0.0).double()
-        return train(RE(0.01), None, text_data, model, TrainConfig(epochs=4, batch_size=5, lr=1e-3, accumulate=accumulate))[0].state_dict()
-    one, other = run(1), run(3)
-    assert max((v - w).abs().max().item() for v, w in zip(one.values(), other.values())) < 1e-9
-
-
-def test_micro_batches_know_their_excess_under_dropout_too(text_data):
-    "What the first pass counts is what the second keeps."
-    seen = []
-    class Watch(RE):
-        def loss(self, classes, mask, selectable, labels, at):
-            seen.append(((mask.detach().sum(-1) - at.sparsity * selectable.sum(-1)).sum().item(), len(labels), at.whole(None).item()))
-            return super().loss(classes, mask, selectable, labels, at)
-    train(Watch(0.01), None, text_data, config=TrainConfig(epochs=2, batch_size=6, lr=3e-3, accumulate=3)) # 24 examples: 8 steps of 3 x 2
-    for step in range(8):
-        parts = seen[3 * step:3 * step + 3]
-        assert sum(e for e, _, _ in parts) / sum(n for _, n, _ in parts) == pytest.approx(parts[0][2], abs=1e-5)
-
-
 # --- precision ---
 
 def test_bf16_on_the_cpu_trains_and_resumes(tmp_path, text_data):
@@ -488,15 +461,15 @@ if not torch.cuda.is_available(): raise SystemExit(77)
 import tiny
 from dataclasses import asdict
 from rekd.loss import RE, REKD
-from rekd.train import TrainConfig, evaluate, fit
+from rekd.train import TrainConfig, fit, validate
 for precision in ("no", "bf16"):
-    config = TrainConfig(epochs=2, batch_size=5, lr=3e-3, precision=precision, accumulate=2, checkpoint_every=2)
+    config = TrainConfig(epochs=2, batch_size=5, lr=3e-3, precision=precision, checkpoint_every=2)
     for name, objective in dict(re=RE(0.01), rekd=REKD(tiny.make_model("bert", 7), 0.01)).items():
         model, out = tiny.make_model("bert", 5), f"{name}-{precision}"
         history = fit(model, tiny.text_data(), objective, config, out=out, quiet=True)
         assert model.device.type == "cuda" and all(p.isfinite().all() for p in model.parameters())
         assert fit(tiny.make_model("bert", 5), tiny.text_data(), objective, config, out=out, quiet=True, resume=True) == history
-        assert evaluate(model, tiny.text_data().val, "sampled") == evaluate(model, tiny.text_data().val, "sampled")
+        assert validate(model, tiny.text_data().val, "sampled") == validate(model, tiny.text_data().val, "sampled")
 """
 
 
@@ -522,7 +495,7 @@ def test_a_refused_training_leaves_the_model_as_it_was(text_data, tmp_path):
     "The model could explain before, and still can."
     model = make_model("bert")
     fit(model, text_data, RE(0.01), CONFIG, out=tmp_path / "re")
-    with pytest.raises(WriteError, match="earlier run"): fit(model, text_data, CLS(), CONFIG, out=tmp_path / "re")
+    with pytest.raises(WriteError, match="finished run"): fit(model, text_data, CLS(), CONFIG, out=tmp_path / "re")
     assert model.config.selects and model.explain("the film was good").features
     with pytest.raises(ModelError, match="its own teacher"): fit(model, text_data, REKD(model, 0.01), CONFIG)
 
@@ -539,25 +512,16 @@ def test_what_was_frozen_stays_frozen_and_nothing_else_is(text_data):
     assert any(p.requires_grad for p in model.generator.head.parameters())
 
 
+@dataclass
 class Weighted(RE):
-    "Class weights as a tensor; no `per`, so a share must learn of its whole batch."
-    def __init__(self, weights):
-        super().__init__(0.01)
-        self.weights = torch.tensor(weights)
+    "Class weights of its own, a field."
+    weights: tuple = (1.0, 1.0)
 
 
 def test_a_resume_compares_what_the_objective_holds(text_data, tmp_path):
-    train(Weighted([1.0, 2.0]), tmp_path / "run", text_data)
-    with pytest.raises(SettingError, match="weights"): train(Weighted([1.0, 50.0]), tmp_path / "run", text_data, resume=True)
-    train(Weighted([1.0, 2.0]), tmp_path / "run", text_data, resume=True)
-
-
-def test_shares_of_an_own_objective_learn_of_their_batch(text_data):
-    class Plain: # holds an RE, and says nothing of `per`
-        selects, select_lambda = True, 0.01
-        def __call__(self, model, batch, at): return RE(0.01)(model, batch, at)
-    def logged(objective): return [r["train"]["sparsity"] for r in train(objective, None, text_data, config=TrainConfig(epochs=2, batch_size=6, lr=3e-3, accumulate=3))[1]]
-    assert logged(Plain()) == logged(RE(0.01))
+    train(Weighted(0.01, weights=(1.0, 2.0)), tmp_path / "run", text_data)
+    with pytest.raises(SettingError, match="weights"): train(Weighted(0.01, weights=(1.0, 50.0)), tmp_path / "run", text_data, resume=True)
+    train(Weighted(0.01, weights=(1.0, 2.0)), tmp_path / "run", text_data, resume=True)
 
 
 def test_a_teacher_inside_a_module_stays_in_eval_mode(text_data):
@@ -566,9 +530,9 @@ def test_a_teacher_inside_a_module_stays_in_eval_mode(text_data):
         def __init__(self, teacher):
             super().__init__()
             self.teacher = teacher.eval()
-        def forward(self, model, batch, at):
+        def forward(self, model, batch, context):
             self.seen.append((model.training, self.teacher.training))
-            return RE(0.01)(model, batch, at)
+            return RE(0.01)(model, batch, context)
     train(Watch(make_model("bert", 6)), None, text_data)
     assert set(Watch.seen) == {(True, False)}
 
@@ -588,9 +552,9 @@ def test_re_can_follow_cls_in_the_same_model(text_data):
 def test_evaluation_repeats_and_leaves_the_random_state_alone(text_model, text_data):
     state = torch.get_rng_state()
     for mask in ("topk", "deterministic", "sampled", "random", "none"):
-        assert evaluate(text_model, text_data.val, mask) == evaluate(text_model, text_data.val, mask)
+        assert validate(text_model, text_data.val, mask) == validate(text_model, text_data.val, mask)
     assert torch.equal(torch.get_rng_state(), state)
-    assert evaluate(text_model, text_data.val, "sampled", seed=0) != evaluate(text_model, text_data.val, "sampled", seed=1)
+    assert validate(text_model, text_data.val, "sampled", seed=0) != validate(text_model, text_data.val, "sampled", seed=1)
 
 
 def test_evaluation_written_out(text_model, text_data):
@@ -607,7 +571,7 @@ def test_evaluation_written_out(text_model, text_data):
             ce -= logits.log_softmax(-1)[data.labels[i]].item()
             kept += int(mask.sum())
             excess += int(mask.sum()) - 0.25 * n
-    ours = evaluate(model, data, "topk", batch_size=3, select_lambda=2.0)
+    ours = validate(model, data, "topk", batch_size=3, select_lambda=2.0)
     assert ours["accuracy"] == right / len(data)
     assert ours["ce"] == pytest.approx(ce / len(data), abs=1e-5) and ours["sparsity"] == pytest.approx((excess / len(data)) ** 2, abs=1e-5)
     assert ours["loss"] == pytest.approx(ours["ce"] + 2 * ours["sparsity"])
