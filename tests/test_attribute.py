@@ -156,6 +156,7 @@ def test_documents_explain_their_common_class(text_model):
     assert j["full"][0].argmax() == said and j["scores"].shape == (len(text.split()),)
 
 
+@pytest.mark.trains
 def test_planted_words_are_found():
     "A classifier of one telling word: all but attention, which asks for no class, rank that word first."
     parts = [tiny.planted_texts(n, i) for i, n in enumerate((300, 40, 60))]

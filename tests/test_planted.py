@@ -7,6 +7,8 @@ from rekd.data import Data
 from rekd.loss import CLS, RE
 from rekd.train import TrainConfig, validate, fit, warm_start
 
+pytestmark = pytest.mark.trains
+
 
 def found(model, texts, places):
     "F1 of the words that the top-k rationale keeps, against the planted ones."

@@ -283,6 +283,7 @@ def check(before, after, reference, watched):
 def make(seed, **options): return tiny.make_model("bert", seed, tiny.NO_DROPOUT, dropout=0.0, **options).double()
 
 
+@pytest.mark.trains
 @pytest.mark.parametrize("special", [False, True])
 def test_one_re_step(special, monkeypatch):
     student = make(0, select_special=special)
@@ -290,6 +291,7 @@ def test_one_re_step(special, monkeypatch):
     check(before, after, lambda w: re_reference(w, watched.batch, noises[0], 1.7, 0.25, 0.03, special)[0], watched)
 
 
+@pytest.mark.trains
 @pytest.mark.parametrize("part", ["both", "rationale", "prediction"])
 @pytest.mark.parametrize("special", [False, True])
 def test_one_rekd_step(special, part, monkeypatch):
