@@ -5,17 +5,18 @@
 # %% auto #0
 __all__ = ['Mask', 'Objective', 'Start', 'COMMANDS', 'parse_changes', 'colour', 'table', 'ready', 'save', 'Demo', 'warm_note',
            'show_reviews', 'run_demo', 'Train', 'chosen_preset', 'run_train', 'Study', 'hours', 'variant_column',
-           'show_plan', 'run_study', 'Table', 'run_table', 'Evaluate', 'readable_dataset', 'its_data', 'trained',
-           'run_evaluate', 'Explain', 'read_input', 'run_explain', 'Report', 'short_names', 'run_report', 'Presets',
-           'run_presets', 'Starter', 'run_starter', 'epochs_told', 'main']
+           'show_plan', 'run_study', 'Table', 'run_table', 'Evaluate', 'readable_dataset', 'its_data', 'its_row',
+           'test_rows', 'trained', 'run_evaluate', 'Explain', 'read_input', 'run_explain', 'Report', 'short_names',
+           'typed', 'run_report', 'Presets', 'run_presets', 'Starter', 'run_starter', 'epochs_told', 'main']
 
 # %% ../nbs/10_cli.ipynb #53028aca
 import json
 import logging
 import os
+import shlex
 import sys
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Literal
@@ -91,8 +92,8 @@ def warm_note() -> str:
 # %% ../nbs/10_cli.ipynb #23fab57b
 def show_reviews(models: dict, test, n: int, page: Path):
     "Print the rationales of teacher, RE and REKD for a few test reviews, and write a page of more."
-    from rekd.show import rationale_page, to_terminal, verdict
-    some = test.select(range(0, len(test), max(len(test) // 12, 1)))
+    from rekd.show import rationale_page, stratified_sample, to_terminal, verdict
+    some = test.select(stratified_sample(list(test["label"]), 12))
     truths = [some.features["label"].int2str(y) for y in some["label"]]
     told = {k: models[k].explain(list(some["input"])) for k in ("teacher", "re", "rekd")}
     for i in range(min(n, len(some))):
@@ -138,15 +139,22 @@ class Train:
     teacher: str | None = None # folder, hub id or preset of the teacher; by default the preset's for rekd, none for cls
     out: Path | None = None # the run's folder; runs/PRESET/OBJECTIVE-START-SEED by default
     resume: bool = False # go on from the last checkpoint in the folder
+    text_column: str | None = None # the column of texts or pictures in data of your own; text (else image) by default
+    label_column: str | None = None # label by default
     set: list[str] = field(default_factory=list) # other settings as KEY=VALUE, e.g. dataset=my_folder epochs=3 lr=1e-4; all rows of another data set are used
 
 # %% ../nbs/10_cli.ipynb #613db679
 def chosen_preset(command) -> tuple: # the preset with its changes; the changes that were asked for
     "A command's preset and `--set`. Another data set is used as a whole unless the changes say otherwise."
+    from rekd.data import data_folder
     from rekd.experiment import get_preset
     changes, preset = parse_changes(command.set), get_preset(command.preset)
-    other = changes.get("dataset", preset.dataset) != preset.dataset
-    return get_preset(command.preset, **(dict(starter=False, n_train=None, n_test=None) if other else {}) | changes), changes
+    changes |= {c: getattr(command, c) for c in ("text_column", "label_column") if getattr(command, c, None)}
+    mine = changes.get("dataset", preset.dataset)
+    if "dataset" in changes and not changes.get("starter"): data_folder(mine) # which refuses a name that means two things
+    usual: dict = dict(starter=False) if mine.startswith("hub:") else {}
+    if mine.removeprefix("hub:") != preset.dataset: usual = dict(starter=False, n_train=None, n_test=None)
+    return get_preset(command.preset, **usual | changes), changes
 
 # %% ../nbs/10_cli.ipynb #07f10d34
 def run_train(command: Train):
@@ -232,9 +240,15 @@ def run_table(command: Table):
                 | {"mask": "", "n_seeds": "d", "accuracy_mean": ".3f", "accuracy_std": ".3f", "selection_rate": ".3f"}))
     if found["paired"]:
         print("\n" + table(found["paired"], {"start": "", "rekd_minus_re": "+.3f", "ci_low": "+.3f", "ci_high": "+.3f",
-                                             "t_low": "+.3f", "t_high": "+.3f", "n_seeds": "d", "gap_recovery": ".2f"}))
+                                             "t_low": "+.3f", "t_high": "+.3f", "n_seeds": "d", "gap_recovery": ".2f",
+                                             "recovery_low": ".2f", "recovery_high": ".2f"}))
         print("Differences are paired over seeds, under topk, with two 95% intervals: ci by bootstrap (of three seeds or "
-              "fewer: the smallest to the largest), t by Student; gap_recovery is (REKD - RE) / (CLS - RE).")
+              "fewer: the smallest to the largest), t by Student; gap_recovery is (REKD - RE) / (CLS - RE), with its bootstrap "
+              "interval.")
+        for p in found["paired"]:
+            if p["before_goal"]:
+                print(f"From the {p['start']} start {p['before_goal']} of {2 * p['n_seeds']} models were kept before the share that "
+                      "they were asked for had fallen to its goal.")
     print(f"Accuracy on the {'validation' if command.preset.endswith('-search') else 'test'} part.")
     if command.json: save(command.json, json.dumps(found, indent=1) + "\n")
 
@@ -243,8 +257,10 @@ def run_table(command: Table):
 class Evaluate:
     "Accuracy and selection rate of a trained model under the named evaluation masks."
     model: tyro.conf.Positional[str] # a folder, a shipped model, a preset, a run, or a hub id
-    dataset: str | None = None # a data set, or a folder with train.parquet and test.parquet; else the run's own, or imdb's or cifar10's starter set
+    dataset: str | None = None # a data set, a folder with a test part, or one file; else the run's own, or imdb's or cifar10's starter set
     starter: bool = False # the repo's starter set
+    text_column: str | None = None # the column of texts or pictures; the run's own, or text (else image), by default
+    label_column: str | None = None # the run's own, or label, by default
     n_test: int | None = None # only so many rows; those of the run by default
     masks: list[Literal["topk", "deterministic", "sampled", "random", "none"]] | None = None # those that fit the model by default
     json: Path | None = None # also write the rows to this file
@@ -258,10 +274,33 @@ def readable_dataset(model) -> str:
 def its_data(command, model, folder: str) -> tuple[str, bool, int | None]: # data set, of the starter set or not, rows of test
     "The data for a command that may name none."
     if command.dataset: return command.dataset, command.starter, None
+    row = its_row(folder)
+    if command.starter or not row: return readable_dataset(model), True, None
+    config = row["config"]
+    dataset = (row.get("source") or {}).get("name", config["dataset"]) # older rows do not tell the source
+    if os.path.isabs(dataset) and not os.path.exists(dataset):
+        raise MissingError(f"the run learned from {dataset}, which is not there any more: bring it back, or name other data by --dataset")
+    return dataset, config["starter"], config["n_test"]
+
+def its_row(folder: str) -> dict: # {} if there is none
+    "The row of the run that a model's folder belongs to."
     row = Path(folder).parent / "row.json"
-    if command.starter or not row.is_file(): return readable_dataset(model), True, None
-    config = json.loads(row.read_text(encoding="utf-8"))["config"]
-    return config["dataset"], config["starter"], config["n_test"]
+    return json.loads(row.read_text(encoding="utf-8")) if row.is_file() else {}
+
+# %% ../nbs/10_cli.ipynb #d0a7a002
+def test_rows(command, model, folder: str): # a `rekd.data.Rows`; of how many rows (None: all)
+    "The test part that a command names, or else the run's own. Errors as in `read_data`, MissingError if the run's data are gone."
+    from rekd.data import read_data
+    dataset, starter, n_test = its_data(command, model, folder)
+    row = {} if command.dataset or command.starter else its_row(folder)
+    if row.get("source") and not os.path.isabs(dataset): dataset = "hub:" + dataset.removeprefix("hub:") # whatever is called so here
+    source, columns = row.get("source") or {}, ("text_column", "label_column")
+    rows = read_data(dataset, starter, ("test",), model.config.labels, split=source.get("split", False), evidence=True,
+                     **{c: getattr(command, c, None) or row.get("config", {}).get(c) for c in columns})
+    then, now = source.get("parts", {}).get("test", {}).get("content"), rows.content["test"]
+    if then not in (None, now):
+        logging.getLogger("rekd.data").warning(f"{dataset}: the test part is not what the run was measured on (content {now}, then {then})")
+    return rows, n_test
 
 # %% ../nbs/10_cli.ipynb #17d3c526
 def trained(name: str): # a folder, a shipped model, a preset, a run, or a hub id
@@ -275,20 +314,16 @@ def trained(name: str): # a folder, a shipped model, a preset, a run, or a hub i
 # %% ../nbs/10_cli.ipynb #2f2add53
 def run_evaluate(command: Evaluate):
     "Measure a trained model under each mask."
-    from rekd.data import class_numbers, load_test
+    from rekd.data import load_test
     from rekd.train import validate
     ready(command.json)
     model, folder = trained(command.model)
-    dataset, starter, n_test = its_data(command, model, folder)
-    test, names = load_test(dataset, model.processor, starter, n_test if command.n_test is None else command.n_test)
-    number, labels = class_numbers(names, model.config.labels), model.config.labels
-    if any(name != labels[k] for name, k in zip(names, number)):
-        print("The data number their classes; taken as " + ", ".join(f"{n} {labels[k]}" for n, k in zip(names, number)) + ".")
-    test.labels = [number[y] for y in test.labels]
+    found, n_test = test_rows(command, model, folder)
+    test, _ = load_test(found, model.processor, n_test=n_test if command.n_test is None else command.n_test)
     masks = command.masks or (["topk", "deterministic", "sampled"] if model.config.selects else ["none", "random"])
     rows = [dict(mask=m, **validate(model, test, m)) for m in masks]
     print(table(rows, {"mask": "", "accuracy": ".4f", "selection_rate": ".4f", "ce": ".4f"}))
-    print(f"{len(test):,} test rows of {Path(dataset).name}{', starter set' * starter}.")
+    print(f"{len(test):,} test rows of {Path(found.name).name}{', starter set' * found.starter}.")
     if command.json: save(command.json, json.dumps(rows, indent=1) + "\n")
 
 # %% ../nbs/10_cli.ipynb #fbaca505
@@ -307,14 +342,9 @@ class Explain:
 # %% ../nbs/10_cli.ipynb #d1cce31c
 def _read_picture(file: Path):
     "A picture of any format that Pillow reads, read to its end."
-    from PIL import Image
-    try:
-        image = Image.open(file)
-        image.load()
-        return image
-    except FileNotFoundError: raise MissingError(f"no file {file}: --image takes a picture's path") from None
-    except Exception as e: # a decoder may raise anything
-        raise DataError(f"{file} is not a picture that Pillow reads, or it is damaged ({type(e).__name__})") from None
+    from rekd.backbone import open_picture
+    try: return open_picture(file)
+    except MissingError: raise MissingError(f"no file {file}: --image takes a picture's path") from None
 
 # %% ../nbs/10_cli.ipynb #3137e85a
 def read_input(
@@ -365,36 +395,62 @@ class Report:
     dataset: str | None = None # a data set, or a folder with train.parquet and test.parquet; else the first run's own, or imdb's or cifar10's starter set
     out: Path = Path("report.html")
     starter: bool = False # the repo's starter set
-    examples: int = 50 # at even intervals over the test part
+    examples: int = 50 # on the page: a sample of the test part in which each class has its share
+    seed: int = 0 # which examples
+    n_test: int | None = None # measure only so many rows; those of the run by default
 
 # %% ../nbs/10_cli.ipynb #856ebb5a
 def short_names(
     models: list[str], # as they were given
 ) -> list[str]: # in the same order
     "The last part of each name, a run's folder for RUN/model; whole names where those are the same."
-    short = [path.parent.name if path.name == "model" and path.parent.name else path.name for path in map(Path, models)]
+    paths = [path if path.name.strip(".") else path.resolve() for path in map(Path, models)] # "." has no name
+    short = [path.parent.name if path.name == "model" and path.parent.name else path.name for path in paths]
     return short if len(set(short)) == len(models) else models
+
+# %% ../nbs/10_cli.ipynb #f294ea2a
+def typed(command) -> str: # such as "rekd report imdb-teacher --examples 4"
+    "A command as one would type it, with the options that are not the default."
+    words = ["rekd", type(command).__name__.lower()]
+    for f in fields(command):
+        value, flag = getattr(command, f.name), f"--{f.name.replace('_', '-')}"
+        if value == f.default: continue
+        words += map(str, value) if isinstance(value, list) else [flag] if value is True else [flag, str(value)]
+    return shlex.join(words)
 
 # %% ../nbs/10_cli.ipynb #8717f3ea
 def run_report(command: Report):
-    "Read the examples with every model, write the page, print the metrics."
-    from rekd.show import report_data, report_examples, report_page
+    "Measure the models on the whole test part, read some examples with each, write the page, print the numbers."
+    from rekd import __version__
+    from rekd.show import human_marks, report_data, report_page, stratified_sample, whole_test
     if not command.models: raise SettingError("a report needs a model: name one or several")
     if command.examples < 1: raise SettingError(f"--examples must be at least 1, got {command.examples}")
+    if command.seed < 0: raise SettingError(f"--seed must be at least 0, got {command.seed}")
     ready(command.out)
     names = list(dict.fromkeys(command.models)) # one given twice is shown once
     found = [trained(name) for name in names]
     models = {s: model for s, (model, _) in zip(short_names(names), found)}
-    first, folder = found[0]
-    dataset, starter, _ = its_data(command, first, folder)
-    sources, truths, humans = report_examples(dataset, first.config.labels, starter, command.examples)
-    title = Path(dataset).name + (", starter set" if starter else "")
-    data = report_data(models, sources, truths, humans, f"{len(sources)} test examples of {title}.")
-    save(command.out, report_page(data, f"Rationales on {Path(dataset).name}"))
+    dataset, starter, n_test = its_data(command, *found[0])
+    test, whole, taken = whole_test(models, dataset, starter, n_test if command.n_test is None else command.n_test)
+    rows, title = stratified_sample(test.labels, command.examples, command.seed), whole[0]["data"]
+    sources, truths = list(test.rows.select(rows)["input"]), [test.labels[i] for i in rows]
+    humans = human_marks(dataset, starter, sources)
+    chosen = (f"All {len(rows):,} test rows of {title}." if len(rows) == len(test) else
+              f"{len(rows):,} of the {len(test):,} test rows{' (n_test)' * whole[0]['part']} of {title}: a sample by chance, each class with its share "
+              f"(seed {command.seed}), in the order of the rows.")
+    about = " ".join(filter(None, [chosen, taken, "Here texts are read whole, in windows." if humans else ""]))
+    data = report_data(models, sources, truths, humans, about, whole, f"rekd {__version__}: {typed(command)}")
+    save(command.out, report_page(data, f"Rationales on {title.partition(',')[0]}"))
+    if taken: print(taken)
+    print(table([dict(model=name) | w for name, w in zip(models, whole)],
+                {"model": "", "share": ".4g", "accuracy": ".4f", "selection_rate": ".4f"}))
+    print(f"{'A part of the test part (n_test)' if whole[0]['part'] else 'The whole test part'}: {len(test):,} rows of {title}, "
+          "under topk, each model at the share it was trained for.")
     k = data["start"]
-    rows = [dict(model=name) | {m: v[k] for m, v in metrics.items()} for name, metrics in zip(models, data["metrics"])]
-    print(table(rows, {"model": ""} | {m: ".3f" for m in data["metrics"][0]}))
-    print(f"The best {data['rates'][k]:.0%}, {len(sources)} examples. Open {command.out} in a browser.")
+    columns = [m for m in data["metrics"][0] if m not in ("accuracy", "selection_rate")]
+    print("\n" + table([dict(model=name) | {m: v[k] for m, v in metrics.items()} for name, metrics in zip(models, data["metrics"])],
+                        {"model": ""} | {m: ".3f" for m in columns}))
+    print(f"The {len(rows)} examples of the page, at {data['rates'][k]:.0%}. Open {command.out} in a browser.")
 
 # %% ../nbs/10_cli.ipynb #58c57c4b
 @dataclass
@@ -451,11 +507,10 @@ COMMANDS: dict[type, Callable] = {Demo: run_demo, Train: run_train, Evaluate: ru
 # %% ../nbs/10_cli.ipynb #1c5a4fbf
 @contextmanager
 def epochs_told():
-    "Where there is no terminal, what the log `rekd` says goes to stderr."
-    log, lines = logging.getLogger("rekd"), logging.StreamHandler()
-    if not sys.stderr.isatty():
-        log.addHandler(lines)
-        log.setLevel(logging.INFO)
+    "What the log `rekd` says goes to stderr; on a terminal, where a bar tells of the epochs, only what it says of the data."
+    log, lines = logging.getLogger("rekd.data" if sys.stderr.isatty() else "rekd"), logging.StreamHandler()
+    log.addHandler(lines)
+    log.setLevel(logging.INFO)
     try: yield
     finally: log.removeHandler(lines)
 

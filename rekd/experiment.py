@@ -9,7 +9,8 @@ __all__ = ['PRESETS', 'VARIANTS', 'OBJECTIVES', 'STARTS', 'COST', 'PAPER', 'Pres
            'this_machine', 'git_revision', 'run_record', 'run_folder', 'check_run', 'measure', 'run', 'load_students',
            'results_file', 'append_row', 'read_rows', 'read_study', 'cells', 'study_plan', 'seconds_of', 'run_id',
            'variant_preset', 'planned', 'make_row', 'study', 'model_name', 'results_table', 'mean_interval',
-           't_interval', 'recovered', 'paired', 'paired_by_mask', 'beside_paper', 'summary', 'kept_epochs',
+           't_interval', 'p_value', 'holm', 'recovered', 'recovery_interval', 'epoch_kept', 'epoch_at_goal', 'paired',
+           'paired_by_mask', 'compare_looks', 'show_looks', 'beside_paper', 'summary', 'kept_epochs',
            'rationale_accuracy', 'study_tables', 'demo', 'build_starter', 'write_subset', 'build_starter_teacher',
            'build_starter_students']
 
@@ -30,9 +31,9 @@ from typing import Any
 import torch
 import rekd
 from filelock import FileLock, Timeout
-from .backbone import settings, weights_source
+from .backbone import IMAGENET, scratch_name, settings, weights_source
 from .checkpoint import write_text
-from .data import Data, Examples, load_data, load_rows, loader, make_batches, trim_vocabulary
+from .data import Data, Examples, load_data, load_rows, loader, make_batches, read_data, trim_vocabulary, whole_path
 from .errors import DataError, MissingError, SettingError, check_name, check_number, closest, shown, writing
 from .loss import CLS, RE, REKD, RandomMask
 from .model import RationaleModel, build_model
@@ -42,7 +43,8 @@ from .train import (MASKS, SEEDS, TrainConfig, bf16_units, data_fingerprint, fin
 from safetensors.torch import load_file, save_file
 
 # %% ../nbs/09_experiment.ipynb #d3c6c8eb
-_NAMES = dict(pool=("cls", "mean"), freeze_embeddings=("generator", "both"), part=("both", "rationale", "prediction"),
+_NAMES = dict(pool=("cls", "mean"), freeze_embeddings=("generator", "both", "none"),
+              final_norm=("none", "generator"), pixels=("network", "imagenet"), part=("both", "rationale", "prediction"),
               kd_mask=("student", "teacher"),
               noise=("independent", "shared", "none"), sparsity_per=("batch", "example"), augment=("paper", "mirror"))
 _NUMBERS = {"(0, 1)": "sparsity val_share", "(0, inf)": "re_lr warm_lr", "[0, 1)": "dropout", "[0, 1]": "alpha",
@@ -65,7 +67,7 @@ class Preset:
     dropout: float = 0.1 # in both heads
     norm: bool = False # a layer norm before each head (the paper: none)
     select_special: bool = True # may [CLS] and [SEP] be dropped (the paper)?
-    freeze_embeddings: str = "generator" # "generator" (the paper) or "both"
+    freeze_embeddings: str = "generator" # "generator" (the paper), "both" or "none" (from scratch)
     max_length: int = 256 # tokens of a text
     image_size: int = 224 # pixels a side of an image
     augment: str = "paper" # training images: "paper" (crop and flip) or "mirror" (flip only, so that a teacher's answers can be kept)
@@ -84,7 +86,12 @@ class Preset:
     n_test: int | None = None # rows of test
     val_share: float = 0.2 # of train
     train: TrainConfig = field(default_factory=TrainConfig) # the loop's settings, for RE and REKD
+    final_norm: str = "none" # images: the network's own final norm in the "generator" (the paper), or "none"
+    pixels: str = "network" # images are normalised as the "network" was trained, or by "imagenet"'s numbers (the paper)
+    text_column: str | None = None # of texts or pictures; None: text, else image
+    label_column: str | None = None # None: label
     def __post_init__(self):
+        object.__setattr__(self, "dataset", whole_path(self.dataset)) # so that a run is measured on the same from another folder
         for name, known in _NAMES.items(): check_name(name, getattr(self, name), known)
         kinds: Any = {f.name: f.type for f in dataclasses.fields(self)}
         numbers = [(name, interval, False) for interval, names in _NUMBERS.items() for name in names.split()]
@@ -107,7 +114,8 @@ PRESETS |= {
 
 # %% ../nbs/09_experiment.ipynb #4f87e850
 for _data, _sparsity in (("cifar10", 0.15), ("cifar100-20", 0.15), ("cifar100-100", 0.20)):
-    _vit: dict[str, Any] = dict(dataset=_data, sparsity=_sparsity, train=TrainConfig(weight_decay=1e-3))
+    _vit: dict[str, Any] = dict(dataset=_data, sparsity=_sparsity, train=TrainConfig(weight_decay=1e-3),
+                                final_norm="generator", pixels="imagenet")
     PRESETS |= {
         f"paper-{_data}-base": Preset(backbone="vit-base", select_lambda=5e-3, **_vit),
         f"paper-{_data}-small": Preset(backbone="vit-small", select_lambda=1e-2, teacher=f"paper-{_data}-base", **_vit),
@@ -277,6 +285,8 @@ def changed(
         wanted: Any = (mine | loops)[k]
         if not isinstance(float(v) if type(v) is int and wanted not in (int, int | None) else v, wanted):
             raise SettingError(f"{k} must be {getattr(wanted, '__name__', wanted)}, got {shown(v)}")
+    if "freeze_embeddings" not in changes and (changes.get("pretrained") is False or scratch_name(changes.get("backbone", ""))):
+        changes["freeze_embeddings"] = "none" # random word tables had better learn
     preset = replace(preset, **{k: v for k, v in changes.items() if k in mine})
     return replace(preset, train=replace(preset.train, **{k: v for k, v in changes.items() if k in loops}))
 
@@ -321,15 +331,17 @@ def build(preset: Preset, labels: list[str], seed: int) -> RationaleModel:
     "A fresh model of a preset; one seed gives one start, whatever the objective."
     torch.manual_seed(seed)
     names = ("num_layers", "pretrained", "max_length", "image_size", "pool", "dropout", "sparsity", "select_special",
-             "freeze_embeddings", "norm")
-    return build_model(preset.backbone, labels, **{n: getattr(preset, n) for n in names})
+             "freeze_embeddings", "norm", "final_norm")
+    scale: dict[str, Any] = IMAGENET if preset.pixels == "imagenet" else {}
+    return build_model(preset.backbone, labels, **scale, **{n: getattr(preset, n) for n in names})
 
 # %% ../nbs/09_experiment.ipynb #4f4734e6
 def prepare(preset: Preset, seed: int) -> tuple[RationaleModel, Data]:
     "The fresh model and the data of a run."
-    model = build(preset, load_rows(preset.dataset, preset.starter)[1], seed)
-    return model, load_data(preset.dataset, model.processor, preset.starter, preset.n_train, preset.n_test,
-                            preset.val_share, augment=preset.augment)
+    rows = read_data(preset.dataset, preset.starter, text_column=preset.text_column, label_column=preset.label_column)
+    model = build(preset, rows.labels, seed)
+    return model, load_data(rows, model.processor, n_train=preset.n_train, n_test=preset.n_test, val_share=preset.val_share,
+                            augment=preset.augment)
 
 # %% ../nbs/09_experiment.ipynb #38f5e73c
 def load_teacher(
@@ -513,7 +525,7 @@ def measure(
     "Measure a model under each of its masks; what the test part says, and a picture, go to the model's card."
     judge, accelerator = data.test if part == "test" else data.val, make_accelerator(preset.train.precision)
     masks = {m: validate(model, judge, m, accelerator=accelerator) for m in masks_of(objective)}
-    if part == "test": model.metrics = dict(dataset=Path(preset.dataset).name, examples=len(judge), masks=masks)
+    if part == "test": model.metrics = dict(dataset=Path(preset.dataset.removeprefix("hub:")).name, examples=len(judge), masks=masks)
     if "topk" in masks: model.picture = card_picture(model, judge)
     return masks
 
@@ -550,6 +562,7 @@ def run(
         teacher=preset.teacher if guide else None,
         teacher_weights=fingerprint(guide) if guide else None, # a name can stand for another training
         n_train=len(data.train), n_val=len(data.val), n_test=len(data.test), data=data_fingerprint(data),
+        source=data.rows and data.rows.record(), # where they were, and their content
         config=dataclasses.asdict(replace(preset, train=loop)), epochs=history,
         kept_at_goal=True, # rows without it may have kept an epoch from before the curriculum's goal
         **run_record(), **(dict(variant=distilled) if distilled else {}))
@@ -789,18 +802,81 @@ def t_interval(
     half = t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / len(values) ** 0.5
     return float(np.mean(values) - half), float(np.mean(values) + half)
 
+# %% ../nbs/09_experiment.ipynb #a7c1e0d2
+def p_value(
+    values, # (n,), differences of pairs
+) -> float | None: # None of a single value
+    "Student's two-sided p value of a mean against zero; below 0.05 where `t_interval` excludes zero."
+    import numpy as np
+    from scipy.stats import t
+    if len(values) < 2: return None
+    mean, error = np.mean(values), np.std(values, ddof=1) / len(values) ** 0.5
+    if error == 0: return float(mean == 0)
+    return float(2 * t.sf(abs(mean) / error, len(values) - 1))
+
+def holm(
+    p_values, # (m,), of all looks of one family; None for a look without one
+) -> list: # (m,), corrected
+    "Holm's correction for several looks: below 0.05 after it, a look is significant among all of them."
+    known = sorted((p, i) for i, p in enumerate(p_values) if p is not None)
+    corrected, least = [None] * len(p_values), 0.0
+    for rank, (p, i) in enumerate(known):
+        corrected[i] = least = max(least, min(1.0, p * (len(known) - rank)))
+    return corrected
+
 # %% ../nbs/09_experiment.ipynb #3809ea42
 def recovered(cls: float, re: float, rekd: float) -> float:
     "Gap recovery (REKD - RE) / (CLS - RE); above 1 where REKD passes CLS."
     return (rekd - re) / (cls - re)
+
+# %% ../nbs/09_experiment.ipynb #a7c1e0d6
+def recovery_interval(
+    cls, # (k,) accuracies of CLS, a seed each
+    re, # (n,) of RE
+    rekd, # (n,) of REKD, of the same seeds
+) -> tuple[float | None, float | None]: # low, high; (None, None) of one pair, or where there may be no gap
+    """The 95% bootstrap interval of gap recovery (percentiles of 10,000 resamples, always the same ones): pairs of RE and REKD are
+    drawn together, CLS independently of them; a single CLS run is taken as it is."""
+    import warnings
+    import numpy as np
+    from scipy.stats import bootstrap
+    cls, re, rekd = (np.asarray(a, dtype=float) for a in (cls, re, rekd))
+    if len(re) < 2 or len(cls) < 1: return None, None
+    def drawn(pairs, cls, axis):
+        (r, k), c = (a[pairs.astype(int)].mean(axis) for a in (re, rekd)), cls.mean(axis)
+        return np.where(c > r, (k - r) / np.where(c > r, c - r, 1.0), np.nan)
+    seeds = np.arange(len(re)), cls if len(cls) > 1 else np.repeat(cls, 2)
+    with warnings.catch_warnings(): # of draws without a gap: they are answered below
+        warnings.simplefilter("ignore")
+        found = bootstrap(seeds, drawn, n_resamples=10_000, method="percentile", vectorized=True, rng=0)
+    low, high = found.confidence_interval # NaN if one draw has no gap
+    return (None, None) if np.isnan(low) or np.isnan(high) else (float(low), float(high))
+
+# %% ../nbs/09_experiment.ipynb #a7c1e0d9
+def epoch_kept(
+    row: dict,
+) -> dict: # of its `epochs`
+    "The epoch whose model a run kept: that of the lowest validation loss, of those at the curriculum's goal (in rows of older versions: of all)."
+    return row["epochs"][kept_epoch(row["epochs"])]
+
+def epoch_at_goal(
+    row: dict,
+    epoch: dict | None = None, # of its `epochs`; the kept one if None
+) -> bool: # True also for runs without a target, such as CLS
+    "Whether the share that was asked for had fallen to the goal in an epoch's last step."
+    epoch = epoch or epoch_kept(row)
+    if row["objective"] not in ("re", "rekd"): return True
+    return epoch.get("at_goal", epoch.get("sparsity_target", 0.0) <= row["config"]["sparsity"] + 1e-9)
 
 # %% ../nbs/09_experiment.ipynb #7f3fb8de
 def paired(
     rows: list[dict], # of one study
     mask: str = "topk", # of RE and REKD
 ) -> list[dict]: # an entry a start that has both
-    """REKD minus RE under one mask, seed by seed, with 95% intervals over seeds: bootstrap (`ci_low`) and Student's (`t_low`).
-    Gap recovery is (REKD - RE) / (CLS - RE). SettingError for an unknown mask, DataError for two rows of one run."""
+    """REKD minus RE under one mask, seed by seed, with 95% intervals over seeds: bootstrap (`ci_low`) and Student's (`t_low`), whose
+    p value is `p`. Gap recovery is (REKD - RE) / (CLS - RE), with its bootstrap interval (see `recovery_interval`); `before_goal`
+    counts the runs of these pairs whose model was kept before the curriculum's goal.
+    SettingError for an unknown mask, DataError for two rows of one run."""
     import numpy as np
     check_name("mask", mask, MASKS)
     keys = [(r["objective"], r["start"], r["seed"]) for r in rows]
@@ -808,6 +884,7 @@ def paired(
         raise DataError(f"differences are taken between one row and one, got two of {' '.join(map(str, twice[0]))}: "
                         "leave variants out")
     accuracy = {key: r["masks"][mask]["accuracy"] for key, r in zip(keys, rows) if mask in r["masks"]}
+    early = {key for key, r in zip(keys, rows) if r.get("epochs") and not epoch_at_goal(r)}
     cls, out = [r["masks"]["none"]["accuracy"] for r in rows if r["objective"] == "cls"], []
     for start in dict.fromkeys(r["start"] for r in rows if r["objective"] == "rekd"):
         seeds = [s for o, st, s in accuracy if o == "rekd" and st == start and ("re", start, s) in accuracy]
@@ -815,9 +892,12 @@ def paired(
         re, rekd = (np.array([accuracy[o, start, s] for s in seeds]) for o in ("re", "rekd"))
         (low, high), (t_low, t_high) = mean_interval(rekd - re), t_interval(rekd - re)
         gap = np.mean(cls) - re.mean() if cls else float("nan")
+        recovery = recovery_interval(cls, re, rekd) if gap > 0 else (None, None)
         out.append(dict(start=start, rekd_minus_re=float((rekd - re).mean()),
-                        ci_low=low, ci_high=high, t_low=t_low, t_high=t_high, n_seeds=len(seeds),
-                        gap_recovery=float(recovered(np.mean(cls), re.mean(), rekd.mean())) if gap > 0 else None))
+                        ci_low=low, ci_high=high, t_low=t_low, t_high=t_high, p=p_value(rekd - re), n_seeds=len(seeds),
+                        gap_recovery=float(recovered(np.mean(cls), re.mean(), rekd.mean())) if gap > 0 else None,
+                        recovery_low=recovery[0], recovery_high=recovery[1],
+                        before_goal=sum((o, start, s) in early for o in ("re", "rekd") for s in seeds)))
     return out
 
 # %% ../nbs/09_experiment.ipynb #3f06b138
@@ -827,6 +907,35 @@ def paired_by_mask(
     "REKD minus RE under each mask that RE and REKD are measured with, see `paired`."
     import pandas as pd
     return pd.DataFrame([dict(mask=mask) | p for mask in masks_of("rekd") for p in paired(rows, mask)])
+
+# %% ../nbs/09_experiment.ipynb #a7c1e0db
+def compare_looks(
+    looks: dict[str, list[dict]], # name -> rows with CLS, RE and REKD of one start
+    masks: tuple = ("topk", "sampled"),
+): # a pandas DataFrame: a line a look and mask, what `paired` tells, and p_holm, corrected over all lines
+    "Several looks at one question, REKD minus RE, with Holm's correction over the whole table. DataError if no look has a pair; errors as in `paired`."
+    import pandas as pd
+    lines = [dict(look=name, mask=mask) | p for name, rows in looks.items() for mask in masks for p in paired(rows, mask)]
+    if not lines: raise DataError(f"no RE and REKD of one seed and start under {' or '.join(masks)}: there is nothing to compare")
+    table = pd.DataFrame(lines).set_index(["look", "mask"])
+    p = [None if v is None or v != v else v for v in table.p]
+    return table.assign(p_holm=pd.Series(holm(p), index=table.index, dtype=float))
+
+# %% ../nbs/09_experiment.ipynb #a7c1e0de
+def show_looks(
+    looks, # as from `compare_looks`
+): # a pandas DataFrame of texts, with the same lines
+    "What `compare_looks` found, to be read: points of accuracy, intervals, corrected p values."
+    import pandas as pd
+    def told(value, low, high, form): # a number and its interval, or what there is of them
+        if pd.isna(value): return ""
+        return format(value, form) + ("" if pd.isna(low) else f" [{low:{form}}, {high:{form}}]")
+    points = (looks[["rekd_minus_re", "t_low", "t_high"]].astype(float) * 100).to_numpy()
+    lines = [{"REKD - RE": told(lead, low, high, "+.1f"), "p": told(r.p_holm, None, None, ".3f"),
+              "gap recovery": told(r.gap_recovery, r.recovery_low, r.recovery_high, ".2f"),
+              "pairs": r.n_seeds, "early": r.before_goal} for r, (lead, low, high) in zip(looks.itertuples(), points)]
+    table = pd.DataFrame(lines, index=looks.index)
+    return table if table.early.any() else table.drop(columns="early")
 
 # %% ../nbs/09_experiment.ipynb #385f0a9b
 PAPER = [dict(dataset=d, student=s, cls=c, re=re, rekd=rekd) for d, s, c, re, rekd in (
@@ -838,18 +947,20 @@ PAPER = [dict(dataset=d, student=s, cls=c, re=re, rekd=rekd) for d, s, c, re, re
 def beside_paper(
     rows: list[dict], # of one study that has CLS, RE and REKD
     dataset: str, # of `PAPER`
-): # a pandas DataFrame: source, student, mask (of RE and REKD), cls, re, rekd, gap_recovery
+): # a pandas DataFrame: source, student, mask (of RE and REKD), cls, re, rekd, gap_recovery and its interval (ours)
     "A study's mean accuracies and gap recovery, a line a start and mask, and below them the paper's, at the paper's scale and under its own, sampled masks."
     import pandas as pd
     mean = results_table(rows).set_index(["objective", "start", "mask"]).accuracy_mean
     ours = [dict(source="ours", student=f"{p['start']} start", mask=mask, cls=mean["cls", "paper", "none"],
-                 re=mean["re", p["start"], mask], rekd=mean["rekd", p["start"], mask])
+                 re=mean["re", p["start"], mask], rekd=mean["rekd", p["start"], mask],
+                 recovery_low=p["recovery_low"], recovery_high=p["recovery_high"])
             for mask in ("topk", "sampled") for p in paired(rows, mask)]
     theirs = [dict(source="the paper", student=r["student"], mask="sampled", cls=r["cls"], re=r["re"], rekd=r["rekd"])
               for r in PAPER if r["dataset"] == dataset]
     both = pd.DataFrame(ours + theirs)
     both["gap_recovery"] = recovered(both.cls, both.re, both.rekd)
-    return both.assign(gap_recovery=both.gap_recovery.where(both.cls > both.re))
+    both["gap_recovery"] = both.gap_recovery.where(both.cls > both.re)
+    return both[[c for c in both if not c.startswith("recovery")] + ["recovery_low", "recovery_high"]]
 
 # %% ../nbs/09_experiment.ipynb #c9248ca6
 def summary(
@@ -870,17 +981,17 @@ def summary(
 def kept_epochs(
     rows: list[dict], # of RE or REKD runs
 ): # a pandas DataFrame: a line a run
-    """Which epoch (from 0) each run kept, the share that the curriculum asked for then, accuracies of that model (validation under
-    the run's own mask, then test), the share that its sampled masks keep, and the share kept in training, in the window with the
-    lowest one and in the last.
+    """Which epoch (from 0) each run kept, the share that the curriculum asked for then and whether that was its goal, accuracies of
+    that model (validation under the run's own mask, then test), the share that its sampled masks keep, and the share kept in
+    training, in the window with the lowest one and in the last.
     DataError for rows of other objectives, or of an older version."""
     import pandas as pd
     if any("topk" not in r["masks"] or "trace" not in r["epochs"][-1] for r in rows):
         raise DataError("expected rows of RE or REKD with traces: leave CLS and random out, and train older runs again")
     def line(r):
-        epoch, masks = r["epochs"][kept_epoch(r["epochs"])], r["masks"]
+        epoch, masks = epoch_kept(r), r["masks"]
         kept = [window["kept"] for e in r["epochs"] for window in e["trace"]]
-        return dict(objective=r["objective"], seed=r["seed"], epoch=epoch["epoch"], asked_for=epoch["sparsity_target"],
+        return dict(objective=r["objective"], seed=r["seed"], epoch=epoch["epoch"], asked_for=epoch["sparsity_target"], at_goal=epoch_at_goal(r),
                     validation=epoch["val"]["accuracy"], topk=masks["topk"]["accuracy"], sampled=masks["sampled"]["accuracy"],
                     kept_when_sampled=masks["sampled"]["selection_rate"],
                     kept_at_least=min(kept), kept_at_the_end=kept[-1])

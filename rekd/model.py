@@ -20,13 +20,14 @@ from fastcore.basics import patch
 from huggingface_hub import EvalResult, ModelCard, ModelCardData, ModelHubMixin, snapshot_download
 from huggingface_hub.errors import HFValidationError, HTTPError
 from safetensors import safe_open
-from safetensors.torch import load_model, save_model
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 from .errors import MissingError, ModelError, SettingError, WriteError, check_name, check_number, shown
 from .checkpoint import replacing
+from .registry import BACKBONES
 from .select import deterministic_mask, gumbel_softmax, topk_mask
-from .backbone import (Backbone, ImageProcessor, TextProcessor, backbone_from_config, load_backbone, load_processor,
-                           weights_source)
+from .backbone import (Backbone, ImageProcessor, TextProcessor, backbone_from_config, load_backbone, check_backbone, is_known, load_processor,
+                           _to_rgb, positions, scratch_name, weights_source)
 
 # %% ../nbs/02_model.ipynb #62a2f8d3
 def linear(
@@ -46,14 +47,19 @@ def _full(x: Tensor) -> Tensor:
 
 # %% ../nbs/02_model.ipynb #c81cce10
 class Generator(nn.Module):
-    "Reads the whole input and gives each feature a drop and a keep logit (REKD, section 3)."
+    """Reads the whole input and gives each feature a drop and a keep logit (REKD, section 3).
+    SettingError for the final norm of a network that has none to put back."""
     def __init__(self,
         backbone: Backbone, # its own copy
         dropout: float = 0.1, # in the head
         norm: bool = False, # a layer norm before the head?
+        final_norm: bool = False, # the backbone's own final norm before the head (the paper's ViT)?
     ):
         super().__init__()
         self.backbone = backbone
+        if final_norm and backbone.final_norm is None:
+            raise SettingError("this network has no final norm that was left out: set final_norm='none'")
+        self.norm: nn.Module = backbone.final_norm if final_norm and backbone.final_norm else nn.Identity()
         head = ([nn.Dropout(dropout), linear(backbone.dim, 2)] if backbone.modality == "image" else
                 [linear(backbone.dim, 256), nn.ReLU(), nn.Dropout(dropout), linear(256, 2)])
         self.head = nn.Sequential(*([nn.LayerNorm(backbone.dim)] if norm else []), *head)
@@ -62,7 +68,7 @@ class Generator(nn.Module):
         valid: Tensor, # (B, L) bool
     ) -> Tensor: # (B, L, 2) logits: drop, keep; at least float32
         hidden = self.backbone.encode(self.backbone.features(inputs), valid)
-        return _full(self.head(hidden[:, self.backbone.prefix:]))
+        return _full(self.head(self.norm(hidden[:, self.backbone.prefix:])))
 
 # %% ../nbs/02_model.ipynb #7615b7a6
 class Predictor(nn.Module):
@@ -106,27 +112,23 @@ class ModelConfig:
     dropout: float = 0.1 # in both heads
     sparsity: float = 0.1 # the target share of selectable features, and the default of top-k masks
     select_special: bool = False # may [CLS] and [SEP] be dropped? The paper: True; else they are always kept and never counted
-    freeze_embeddings: str = "generator" # whose word table stays fixed: "generator" (the paper) or "both" (stored once)
+    freeze_embeddings: str = "generator" # whose word table stays fixed: "generator" (the paper), "both" (stored once) or "none" (from scratch)
     norm: bool = False # a layer norm before each head? The paper: no
+    final_norm: str = "none" # where the network's own final norm is applied: "generator" (the paper's ViT) or "none"
     selects: bool = True # False once trained without its generator, as CLS or on random masks; `fit` writes it down
     def __post_init__(self):
         check_name("pool", self.pool, ("cls", "mean"))
         check_number("dropout", self.dropout, "[0, 1)")
         check_number("sparsity", self.sparsity, "(0, 1)")
-        check_name("freeze_embeddings", self.freeze_embeddings, ("generator", "both"))
+        check_name("freeze_embeddings", self.freeze_embeddings, ("generator", "both", "none"))
+        check_name("final_norm", self.final_norm, ("none", "generator"))
         for name in ("select_special", "norm", "selects"):
             if not isinstance(getattr(self, name), bool):
                 raise SettingError(f"{name} must be True or False, got {shown(getattr(self, name))}")
         check_labels(self.labels)
 
 # %% ../nbs/02_model.ipynb #fb5ba2c5
-def _places(backbone: Backbone) -> int | None: # None: any number
-    """How many tokens a text backbone has positions for.
-    The rows of its table, less those up to the padding piece where positions are counted from it (RoBERTa)."""
-    tables = [m for name, m in backbone.named_modules()
-              if name.endswith("position_embeddings") and isinstance(m, nn.Embedding)]
-    rows = [t.num_embeddings - (0 if t.padding_idx is None else t.padding_idx + 1) for t in tables]
-    return min(rows) if rows else backbone.config.get("max_position_embeddings")
+_places = positions # the chapter *loss* knows it by this name
 
 def _check_fit(backbone: Backbone, processor: TextProcessor | ImageProcessor):
     "SettingError unless the backbone can read what the processor prepares."
@@ -140,16 +142,17 @@ def _check_fit(backbone: Backbone, processor: TextProcessor | ImageProcessor):
                                f"its processor prepares {theirs[0]} in {theirs[1]}")
     else:
         tokens, longest, rows = (len(processor.tokenizer), processor.max_length,
-                                 [t.num_embeddings for t in backbone.embeddings()])
+                                 [len(t.weight) for t in backbone.embeddings()])
         if rows and tokens > rows[0]:
             raise SettingError(f"the tokenizer has {tokens} tokens, the backbone's word table {rows[0]} rows: "
                                "take the backbone's own tokenizer")
-        if (places := _places(backbone)) and longest > places:
+        if (places := positions(backbone)) and longest > places:
             raise SettingError(f"max_length is {longest}, the backbone has {places} positions")
 
 # %% ../nbs/02_model.ipynb #f0eb243d
 class RationaleModel(nn.Module, ModelHubMixin):
-    "A select-predict model: generator, predictor, the processor of their raw inputs. SettingError if backbone and processor do not fit."
+    """A select-predict model: generator, predictor, the processor of their raw inputs.
+    SettingError if backbone and processor do not fit, or the backbone fails `check_backbone`."""
     def __init__(self,
         config: ModelConfig, # its description
         processor: TextProcessor | ImageProcessor, # raw inputs to batches
@@ -159,14 +162,16 @@ class RationaleModel(nn.Module, ModelHubMixin):
         super().__init__()
         self.config, self.processor = config, processor
         make = lambda: backbone_from_config(config.backbone, config.pool)
-        self.generator = Generator(generator_backbone or make(), config.dropout, config.norm)
+        self.generator = Generator(generator_backbone or make(), config.dropout, config.norm, config.final_norm == "generator")
         self.predictor = Predictor(predictor_backbone or make(), len(config.labels), config.dropout, config.norm)
         for network in (self.generator, self.predictor):
             _check_fit(network.backbone, processor)
             if network.backbone.pooling != config.pool: # it would be lost when the model is saved
                 raise SettingError(f"a backbone pools by {network.backbone.pooling!r}, the config says {config.pool!r}")
+        asked = self.predictor.backbone
+        if not is_known(asked) and not any(p.is_meta for p in asked.parameters()): check_backbone(asked, processor)
         words = [n.backbone.embeddings() for n in (self.generator, self.predictor)]
-        for table in words[0] + (words[1] if config.freeze_embeddings == "both" else []):
+        for table in dict(none=[], generator=words[0], both=words[0] + words[1])[config.freeze_embeddings]:
             table.weight.requires_grad_(False)
         if config.freeze_embeddings == "both": # two frozen copies of one table are one table
             for mine, other in zip(*words): mine.weight = other.weight
@@ -265,11 +270,12 @@ def _words(text: str, spans: list) -> list[list[int]]:
 # %% ../nbs/02_model.ipynb #3f4241ea
 _KEPT = "color:#000;font-weight:600;print-color-adjust:exact;-webkit-print-color-adjust:exact;background:"
 _PARTLY = "border-bottom:.1em dotted"
-_FADED = "opacity:.55"
-_UNREAD = "opacity:.45;font-style:italic"
+_FADED = "opacity:.65" # the least that leaves dropped words a contrast of 4.5 on white and on black
+_UNREAD = f"{_FADED};font-style:italic"
 
 def _shade(p: float) -> str:
     "A background for a keep probability, from pale to full orange."
+    p = min(max(0.0, p), 1.0) # a score made by hand may be any number; NaN is pale
     return "#" + "".join(f"{round(pale + (full - pale) * p):02x}" for pale, full in zip((255, 243, 214), (230, 159, 0)))
 
 # %% ../nbs/02_model.ipynb #8a485a95
@@ -303,30 +309,79 @@ def _text_html(text: str, spans: list, mask: list[int], scores: list[float], sco
         at, before = b, s if m else None
     return "".join(out) + plain(text[at:], _FADED if _read_to(text, spans) == len(text) else _UNREAD)
 
+# %% ../nbs/02_model.ipynb #3f4e4f8f
+_LONE = {"br", "p", "hr"}
+_LINES = _LONE | {"div", "li", "tr", "ul", "ol", "table", "blockquote", "pre", *(f"h{i}" for i in range(1, 7))} # they begin a line
+_INLINE = set("a abbr b big center cite code del em font i ins q s small span strike strong sub sup td th tt u".split())
+_TAG = re.compile(r"<(/?)([a-zA-Z][a-zA-Z0-9]*)(?:[\s/][^<>]*)?>")
+
+def _tags(text: str) -> list[tuple[int, int, str]]: # start, end, what it stands for: a line break or nothing
+    "The tags of a text that only lay it out. Any other, such as `<script>`, is text."
+    found = [(m.span(), m[1], m[2].lower()) for m in _TAG.finditer(text)]
+    opened, closed = ({name for _, slash, name in found if bool(slash) == end} for end in (False, True))
+    known = _LONE | (_LINES | _INLINE) & opened & closed
+    return [(*span, "\n" if name in _LINES else "") for span, _, name in found if name in known]
+
+# %% ../nbs/02_model.ipynb #c6482e5c
+def _without_tags(text: str, spans: list, mask: list[int]) -> tuple[str, list[tuple[int, int]]]: # the text to draw, the spans in it
+    """Tags as what they stand for. A tag stays if a piece with nothing but tags in it was kept.
+    SettingError for spans outside the text, or more or fewer than the mask."""
+    if len(spans) != len(mask): raise SettingError(f"an explanation has one mask value a span, got {len(spans)} spans and {len(mask)} values")
+    if bad := [s for s in spans if not 0 <= s[0] <= s[1] <= len(text)]:
+        raise SettingError(f"a span is (start, end) in the text's {len(text)} characters, got {tuple(bad[0])}")
+    tags, of = _tags(text), [-1] * len(text) # the tag of each letter
+    if not tags: return text, spans
+    for k, (a, b, _) in enumerate(tags): of[a:b] = [k] * (b - a)
+    kept = [of[a:b] for (a, b), m in zip(spans, mask) if m]
+    stays = {k for piece in kept if min(piece, default=-1) >= 0 for k in piece}
+    out, begins, ends = [], [], [0] # where each letter begins, and where the text before it ends
+    size = 0
+    for i, letter in enumerate(text):
+        if of[i] < 0 or of[i] in stays: out.append(letter); begins.append(size); size += 1
+        else:
+            if i == tags[of[i]][0]: out.append(tags[of[i]][2]); size += len(tags[of[i]][2])
+            begins.append(size)
+        ends.append(ends[-1] if of[i] >= 0 and of[i] not in stays else size)
+    begins.append(size)
+    return "".join(out), [(begins[a], max(begins[a], ends[b])) for a, b in spans]
+
 # %% ../nbs/02_model.ipynb #8fb02239
 def _overlay(image, features: list, mask: list[int]):
-    "A PIL image with the kept patches in colour over the dimmed image."
-    from PIL import Image
+    "A PIL image with the kept patches in colour over the dimmed image, and a line around them: some pictures are grey themselves."
+    from PIL import Image, ImageDraw
     side = 1 + max(r for r, _ in features)
     size = (max(224 // side, 1) * side,) * 2
     grid = Image.new("L", (side, side))
     for (r, c), m in zip(features, mask): grid.putpixel((c, r), 255 * m)
-    colour = image.convert("RGB").resize(size)
+    colour = _to_rgb(image).resize(size)
     dim = Image.blend(colour.convert("L").convert("RGB"), Image.new("RGB", size, (128, 128, 128)), 0.65)
-    return Image.composite(colour, dim, grid.resize(size, Image.Resampling.NEAREST))
+    out = Image.composite(colour, dim, grid.resize(size, Image.Resampling.NEAREST))
+    step, kept = size[0] // side, {tuple(at) for at, m in zip(features, mask) if m}
+    for r, c in kept:
+        up, left, down, right = r * step, c * step, (r + 1) * step - 1, (c + 1) * step - 1
+        for beside, line in (((r - 1, c), (left, up, right, up)), ((r + 1, c), (left, down, right, down)),
+                             ((r, c - 1), (left, up, left, down)), ((r, c + 1), (right, up, right, down))):
+            if beside not in kept: ImageDraw.Draw(out).line(line, fill="#e69f00", width=2)
+    return out
 
 # %% ../nbs/02_model.ipynb #c421651e
-def _image_html(image, features: list, mask: list[int]) -> str:
-    "An `<img>` of `_overlay`."
+def _png(image) -> str:
+    "A picture as a data URI."
+    image.save(png := io.BytesIO(), "PNG")
+    return "data:image/png;base64," + base64.b64encode(png.getvalue()).decode()
+
+def _image_html(image, features: list, mask: list[int], beside: bool = True) -> str:
+    "An `<img>` of `_overlay`, and beside it the picture itself."
     drawn = _overlay(image, features, mask)
-    drawn.save(png := io.BytesIO(), "PNG")
-    data = base64.b64encode(png.getvalue()).decode()
-    return (f'<img alt="{sum(mask)} of {len(mask)} patches kept" width="{drawn.width}" height="{drawn.height}" '
-            f'src="data:image/png;base64,{data}">')
+    size = f'width="{drawn.width}" height="{drawn.height}" style="max-width:100%;object-fit:contain"'
+    whole = f'<img alt="the whole picture" {size} src="{_png(_to_rgb(image).resize(drawn.size))}"> ' if beside else ""
+    return f'{whole}<img alt="{sum(mask)} of {len(mask)} patches kept" {size} src="{_png(drawn)}">'
 
 # %% ../nbs/02_model.ipynb #0e20e3af
 @patch
-def _repr_html_(self: Explanation) -> str:
+def to_html(self: Explanation,
+    beside: bool = True, # of an image: the picture itself beside its rationale?
+) -> str:
     "Label, probabilities and the highlighted source, for notebooks and pages; readable on light and dark ones."
     top = sorted(self.probabilities.items(), key=lambda kv: -kv[1])[:3]
     kept, n = sum(self.mask), len(self.mask)
@@ -334,13 +389,18 @@ def _repr_html_(self: Explanation) -> str:
         f"all {n} features, {kept} marked afterwards" if self.post_hoc else f"{kept} of {n} features")
     probs = ", ".join(f"{html.escape(str(k))} {v:.2f}" for k, v in top)
     if isinstance(self.source, str):
-        body = _text_html(self.source, self.spans, self.mask, self.scores,
-                          "score" if self.post_hoc else "keep probability")
-        if _read_to(self.source, self.spans) < len(self.source): head += " (what is in italics was not read)"
-    elif self.source is not None and self.features: body = _image_html(self.source, self.features, self.mask)
+        text, spans = _without_tags(self.source, self.spans, self.mask)
+        body = _text_html(text, spans, self.mask, self.scores, "score" if self.post_hoc else "keep probability")
+        if _read_to(text, spans) < len(text): head += " (what is in italics was not read)"
+    elif self.source is not None and self.features: body = _image_html(self.source, self.features, self.mask, beside)
     else: body = html.escape(" ".join(str(f) for f, m in zip(self.features, self.mask) if m))
-    return (f'<div style="margin:.5em 0;line-height:1.6">{head}{probs and f" <small>({probs})</small>"}'
-            f'<div style="white-space:pre-wrap">{body}</div></div>')
+    return (f'<div style="margin:.5em 0;line-height:1.6;overflow-wrap:anywhere">{head}{probs and f" <small>({probs})</small>"}'
+            f'<div dir="auto" style="white-space:pre-wrap">{body}</div></div>')
+
+@patch
+def _repr_html_(self: Explanation) -> str:
+    "What a notebook shows."
+    return self.to_html()
 
 # %% ../nbs/02_model.ipynb #38d3f2d2
 @patch
@@ -420,14 +480,60 @@ def _preprocessor(p: ImageProcessor) -> dict:
                 do_rescale=True, rescale_factor=1 / 255,
                 do_normalize=True, image_mean=list(p.mean), image_std=list(p.std))
 
+# %% ../nbs/02_model.ipynb #29f81201
+def _weights(model: nn.Module) -> tuple[dict[str, Tensor], dict[str, str]]: # by name; other name -> name of the same weight
+    "All weights and buffers under their plain names, each in memory of its own, shared ones once."
+    weights: dict[str, Tensor] = {}
+    twins: dict[str, str] = {}
+    seen: dict[int, str] = {}
+    for name, tensor in model.state_dict(keep_vars=True).items():
+        name = name.replace("_orig_mod.", "")
+        if (first := seen.setdefault(id(tensor), name)) != name: twins[name] = first; continue
+        own = tensor.is_contiguous() and (tensor.is_meta or tensor.untyped_storage().nbytes() == tensor.nbytes)
+        weights[name] = tensor.detach() if own else tensor.detach().clone(memory_format=torch.contiguous_format)
+    return weights, twins
+
+# %% ../nbs/02_model.ipynb #de2c57c5
+def _sketch(config: ModelConfig, processor) -> dict[str, tuple]: # shape of each weight and buffer, shared ones once
+    "What a configuration means, found out without memory."
+    with torch.random.fork_rng(devices=[]), torch.device("meta"):
+        return {k: tuple(w.shape) for k, w in _weights(RationaleModel(config, processor))[0].items()}
+
+def _check_loadable(model: RationaleModel, weights: dict[str, Tensor]):
+    "ModelError unless a model that is built from the configuration has these weights."
+    try: meant = _sketch(model.config, model.processor)
+    except SettingError as e: raise ModelError(f"this model could not be loaded again, so it is not saved: {e}") from e
+    wrong = [k for k in {**meant, **weights} if k not in meant or k not in weights or meant[k] != tuple(weights[k].shape)]
+    if not wrong: return
+    has = lambda names, k: f"of shape {tuple(getattr(names[k], 'shape', names[k]))}" if k in names else "not there"
+    raise ModelError(f"this model could not be loaded again, so it is not saved: {len(wrong)} weights differ from what its configuration means. The first is "
+                     f"{wrong[0]}: {has(weights, wrong[0])}, where a new model has it {has(meant, wrong[0])}")
+
+# %% ../nbs/02_model.ipynb #03058357
+def _plugin(model: RationaleModel) -> dict:
+    "The module of a backbone that is not ours, for people to read."
+    backbone = model.predictor.backbone
+    module = type(getattr(backbone, "_orig_mod", backbone)).__module__
+    return {} if module.partition(".")[0] == "rekd" else dict(plugin=module)
+
+def _plugin_hint(folder: Path, config: ModelConfig) -> str:
+    "Which plugin is missing, if a kind of backbone is not registered and its model says where it came from."
+    plugin = _read_json(folder / "config.json").get("plugin")
+    kind = config.backbone.get("model_type") if isinstance(config.backbone, dict) else None
+    if not isinstance(plugin, str) or (isinstance(kind, str) and kind in BACKBONES): return ""
+    if plugin == "__main__": return ". It was saved by a notebook or script that defined the network: run that code first"
+    return f". It was saved with the plugin {shown(plugin)}: if you trust it, load_plugins({shown(plugin)}) or --plugin brings it in"
+
 # %% ../nbs/02_model.ipynb #32516910
 FORMAT = 1
 @patch
 def _save_pretrained(self: RationaleModel, save_directory: Path):
-    "Write everything but the model card; `ModelHubMixin.save_pretrained` calls this."
+    "Write everything but the model card; `ModelHubMixin.save_pretrained` calls this. ModelError for weights that could not be loaded again."
     write = lambda name, value: (save_directory / name).write_text(json.dumps(value, indent=1))
-    write("config.json", dict(format=FORMAT, **asdict(self.config), processor=self.processor.to_dict()))
-    save_model(self, str(save_directory / "model.safetensors"))
+    write("config.json", dict(format=FORMAT, **asdict(self.config), processor=self.processor.to_dict(), **_plugin(self)))
+    weights, twins = _weights(self)
+    _check_loadable(self, weights)
+    save_file(weights, save_directory / "model.safetensors", twins or None)
     if isinstance(self.processor, TextProcessor): self.processor.tokenizer.save_pretrained(save_directory)
     else: write("preprocessor_config.json", _preprocessor(self.processor))
     if self.metrics: write("metrics.json", self.metrics)
@@ -570,11 +676,12 @@ def _read_config(folder: Path) -> tuple[ModelConfig, dict]:
     if (found := config.pop("format", None)) != FORMAT:
         raise ModelError(f"{file} has format {shown(found)}, this version of rekd reads format {FORMAT}: "
                          "was it saved by rekd, or a later one?")
-    known = {f.name for f in fields(ModelConfig)} | {"processor"}
+    known = {f.name for f in fields(ModelConfig)} | {"processor", "plugin"}
     needed = {f.name for f in fields(ModelConfig) if f.default is MISSING} | {"processor"}
     if unknown := set(config) - known:
         raise ModelError(f"{file}: unknown fields {sorted(unknown)}; known: {sorted(known)}")
     if missing := needed - set(config): raise ModelError(f"{file}: missing fields {sorted(missing)}")
+    config.pop("plugin", None) # for people, see `_plugin`
     processor = config.pop("processor")
     if not isinstance(processor, dict):
         raise ModelError(f"{file}: processor must be a JSON object, got {shown(processor)}")
@@ -597,7 +704,7 @@ def _check_size(file: Path, config: ModelConfig, processor):
     try:
         with safe_open(file, "pt") as f: stored = sum(math.prod(f.get_slice(k).get_shape()) for k in f.keys())
     except Exception as e: raise ModelError(f"{file} is damaged, copy or download it again: {e}") from e
-    with torch.device("meta"): meant = sum(p.numel() for p in RationaleModel(config, processor).parameters())
+    meant = sum(map(math.prod, _sketch(config, processor).values()))
     if stored != meant:
         raise ModelError(f"{file} holds {stored:,} numbers, its config.json means {meant:,}: "
                          "they are of different models")
@@ -606,9 +713,14 @@ def _check_size(file: Path, config: ModelConfig, processor):
 @patch
 def _load_weights(self: RationaleModel, file: Path):
     "Fill in the weights of a file. ModelError if names or shapes differ, or a weight is not finite."
-    try: load_model(self, str(file))
-    except Exception as e: raise ModelError(f"{file} does not fit its config.json: {str(e)[:300]}") from e
-    bad = [name for name, p in self.named_parameters() if not p.isfinite().all()]
+    try:
+        found = load_file(file)
+        for other, name in _weights(self)[1].items(): # shared weights stand in the file under one of their names
+            if name not in found and other in found: found[name] = found[other]
+            if other not in found and name in found: found[other] = found[name]
+        self.load_state_dict(found)
+    except Exception as e: raise ModelError(f"{file} does not fit its config.json: {' '.join(str(e).split())[:300]}") from e
+    bad = [k for k, p in self.named_parameters() if not p.isfinite().all()] + [k for k, x in self.named_buffers() if x.isnan().any()]
     if bad:
         raise ModelError(f"{file}: {len(bad)} weights are not finite, the first is {bad[0]}. "
                          "Its training diverged: take an earlier checkpoint, or train again with a lower rate")
@@ -633,7 +745,8 @@ def from_pretrained(cls: RationaleModel,
         processor = load_processor(str(folder), sketch, **options)
         _check_size(folder / "model.safetensors", config, processor)
         model = cls(config, processor)
-    except (SettingError, TypeError) as e: raise ModelError(f"{folder / 'config.json'}: {e}") from e
+    except (SettingError, TypeError) as e:
+        raise ModelError(f"{folder / 'config.json'}: {e}{_plugin_hint(folder, config)}") from e
     model._load_weights(folder / "model.safetensors")
     model.metrics, model.picture = _read_extras(folder)
     return model.eval()
@@ -655,13 +768,15 @@ def push_to_hub(self: RationaleModel,
 
 # %% ../nbs/02_model.ipynb #772cee1c
 def build_model(
-    backbone: str, # a named backbone, a folder, a hub id, or "timm/ARCHITECTURE"
+    backbone: str, # a name as `load_backbone` takes it
     labels: list[str], # class names
     num_layers: int | None = None, # keep only the first layers
     pretrained: bool = True, # False: random weights
     max_length: int = 256, # texts: tokens; at most what the backbone has positions for
     image_size: int = 224, # images: pixels a side
-    **options, # the other fields of `ModelConfig`
+    mean: Sequence[float] | None = None, # images: of each channel, to normalise pixels; as the network was trained if None
+    std: Sequence[float] | None = None, # images: likewise
+    **options, # the other fields of `ModelConfig`; `freeze_embeddings` is "generator" if None, "none" from scratch
 ) -> RationaleModel:
     "A fresh model: one backbone twice (the same weights if pretrained), heads from scratch. Errors as in `load_backbone` and `ModelConfig`."
     check_labels(labels)
@@ -671,7 +786,10 @@ def build_model(
         check_name("an option of a model", unknown[0], [f.name for f in fields(ModelConfig)])
     pool = options.get("pool", "cls")
     nets = [load_backbone(backbone, num_layers, pretrained, pool, image_size) for _ in range(2)]
-    max_length = min(max_length, _places(nets[0]) or max_length)
-    processor = load_processor(weights_source(backbone), nets[0],
-                               **(dict(max_length=max_length) if nets[0].modality == "text" else dict(size=image_size)))
+    scratch = scratch_name(backbone)
+    if options.get("freeze_embeddings") is None: options["freeze_embeddings"] = "none" if scratch or not pretrained else "generator"
+    image = nets[0].modality == "image"
+    if not image and (mean or std): raise SettingError(f"mean and std scale pixels, the backbone {backbone!r} reads texts: leave them out")
+    read = dict(size=image_size, mean=mean, std=std) if image else dict(max_length=min(max_length, positions(nets[0]) or max_length))
+    processor = load_processor("" if image and scratch else weights_source(backbone), nets[0], **read)
     return RationaleModel(ModelConfig(nets[0].config, labels, **options), processor, *nets)

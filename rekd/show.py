@@ -28,7 +28,7 @@ from .backbone import _to_rgb
 from .model import (Explanation, RationaleModel, _by_span, _overlay, _read_to, _shade, _tags, _without_tags, _words,
                         check_selects, to_device)
 from .data import Examples, class_numbers, data_folder, load_test, read_folder
-from .train import evaluate
+from .train import validate
 from .evaluate import comprehensiveness, judge_document, load_eraser, plausibility, sufficiency, word_spans
 
 # %% ../nbs/07_show.ipynb #e7608431
@@ -769,7 +769,7 @@ def whole_test(
             test.labels = [number[y] for y in test.labels]
             watched: Any = test
             watched.collate = partial(_counted, test, bar)
-            found = evaluate(models[name], test)
+            found = validate(models[name], test)
             del watched.collate
             long = dict(length=test.processor.max_length) if test.text else {}
             out.append(dict(data=title, rows=len(test), part=len(test) == n_test, share=models[name].config.sparsity, accuracy=found["accuracy"],
