@@ -157,6 +157,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                            'rekd.data._there': ('data.html#_there', 'rekd/data.py'),
                            'rekd.data._tidy': ('data.html#_tidy', 'rekd/data.py'),
                            'rekd.data._token_key': ('data.html#_token_key', 'rekd/data.py'),
+                           'rekd.data._unwritable': ('data.html#_unwritable', 'rekd/data.py'),
                            'rekd.data._wanted': ('data.html#_wanted', 'rekd/data.py'),
                            'rekd.data._warn': ('data.html#_warn', 'rekd/data.py'),
                            'rekd.data.account': ('data.html#account', 'rekd/data.py'),
