@@ -160,6 +160,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                            'rekd.data._unwritable': ('data.html#_unwritable', 'rekd/data.py'),
                            'rekd.data._wanted': ('data.html#_wanted', 'rekd/data.py'),
                            'rekd.data._warn': ('data.html#_warn', 'rekd/data.py'),
+                           'rekd.data._warn_once': ('data.html#_warn_once', 'rekd/data.py'),
                            'rekd.data.account': ('data.html#account', 'rekd/data.py'),
                            'rekd.data.class_numbers': ('data.html#class_numbers', 'rekd/data.py'),
                            'rekd.data.data_folder': ('data.html#data_folder', 'rekd/data.py'),

@@ -147,6 +147,9 @@ def _read_classes(folder: Path) -> Table:
     if others: _warn(f"{folder}: {len(others)} files are no pictures in a class's folder and are passed over, such as {others[0].relative_to(folder)}")
     return Table(folder, pa.table([list(c) for c in zip(*found)], names=["image", "label"]), "picture", range(1, len(found) + 1))
 
+@cache
+def _warn_once(line: str): _warn(line)
+
 def _warn(line: str):
     "A warning in the log `rekd.data`, said by the first process alone."
     if os.environ.get("RANK", "0") == "0": logging.getLogger("rekd.data").warning(line)
@@ -690,7 +693,7 @@ def _tokenize(self: Examples):
             tokens = make(str(file))
         except RekdError: raise
         except Exception as e: # unwritable, full, or damaged: the cache is a convenience
-            _warn(f"tokens cannot be kept in {_cache()} ({getattr(e, 'strerror', None) or e}), and are made anew each time: {_ELSEWHERE}")
+            _warn_once(f"tokens cannot be kept in {_cache()} ({getattr(e, 'strerror', None) or e}), and are made anew each time: {_ELSEWHERE}")
             tokens = make(None)
     columns = {k: tokens.data.column(k).combine_chunks() for k in ("input_ids", "special")}
     self._starts = columns["input_ids"].offsets.to_numpy()
