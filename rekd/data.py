@@ -147,6 +147,9 @@ def _read_classes(folder: Path) -> Table:
     if others: _warn(f"{folder}: {len(others)} files are no pictures in a class's folder and are passed over, such as {others[0].relative_to(folder)}")
     return Table(folder, pa.table([list(c) for c in zip(*found)], names=["image", "label"]), "picture", range(1, len(found) + 1))
 
+@cache
+def _warn_once(line: str): _warn(line)
+
 def _warn(line: str):
     "A warning in the log `rekd.data`, said by the first process alone."
     if os.environ.get("RANK", "0") == "0": logging.getLogger("rekd.data").warning(line)
@@ -354,14 +357,20 @@ def _from_hub(name: str) -> dict[str, Table]:
         with _bars_on_terminals(): rows = datasets.load_dataset(source)
         tables = {k: rows[k].data.table.replace_schema_metadata(rows[k].features.arrow_schema.metadata) for k in ("train", "test")}
     except Exception as e:
-        if isinstance(e, OSError) and e.errno in _UNWRITABLE: raise WriteError(f"{name} cannot be kept in {_cache()} ({e.strerror}): {_ELSEWHERE}") from e
+        if why := _unwritable(e): raise WriteError(f"{name} cannot be kept in {_cache()} ({why}): {_ELSEWHERE}") from e
         raise MissingError(f"the data set {name!r} ({source}) did not come from the hub "
                            f"({type(e).__name__}: {str(e)[:200]}). Check the network; to work without one, "
                            f"put {name.split('-')[0]}/train.parquet and test.parquet into the folder "
                            "that REKD_DATA (or `data` in settings.ini) names") from e
     return {k: Table(Path(f"{source} ({k})"), t, numbers=range(1, t.num_rows + 1)) for k, t in tables.items()}
 
-_UNWRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENOTDIR, errno.EEXIST)
+def _unwritable(e: BaseException | None) -> str | None:
+    "What an error, or one that caused it, says of a disk that is full or not ours; else None."
+    if e is None: return None
+    denied = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENOTDIR)
+    if isinstance(e, OSError) and (e.errno in denied or "disk space" in str(e)): return e.strerror or str(e)
+    return _unwritable(e.__cause__)
+
 _ELSEWHERE = "make room there or make it writable, or let HF_HOME name another folder"
 
 def _cache() -> Path:
@@ -684,7 +693,7 @@ def _tokenize(self: Examples):
             tokens = make(str(file))
         except RekdError: raise
         except Exception as e: # unwritable, full, or damaged: the cache is a convenience
-            _warn(f"tokens cannot be kept in {_cache()} ({getattr(e, 'strerror', None) or e}), and are made anew each time: {_ELSEWHERE}")
+            _warn_once(f"tokens cannot be kept in {_cache()} ({getattr(e, 'strerror', None) or e}), and are made anew each time: {_ELSEWHERE}")
             tokens = make(None)
     columns = {k: tokens.data.column(k).combine_chunks() for k in ("input_ids", "special")}
     self._starts = columns["input_ids"].offsets.to_numpy()

@@ -19,7 +19,7 @@ from PIL import Image
 from rekd.backbone import ImageProcessor
 from rekd.cli import main
 from rekd.data import data_folder, load_data, load_rows, load_test, name_labels, read_data, read_table, whole_path
-from rekd.errors import DataError, MissingError, SettingError
+from rekd.errors import DataError, MissingError, SettingError, WriteError
 from rekd.evaluate import human_words
 from test_presets import home, world  # noqa: F401 (fixtures)
 
@@ -330,6 +330,18 @@ def test_a_cache_that_cannot_be_written_is_named_and_not_the_data(tmp_path, monk
     assert len(data.train) == 10 and "HF_HOME" in caplog.text and str(tmp_path / where) in caplog.text and ".csv" not in caplog.text
 
 
+@pytest.mark.parametrize("e", [PermissionError(13, "Permission denied"), OSError(28, "No space left on device"), OSError("Not enough disk space. Needed: 1 GB"), ConnectionError("no network")])
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_a_data_set_of_the_hub_that_cannot_be_kept(monkeypatch, e, wrapped):
+    def fails(source):
+        if not wrapped: raise e
+        raise datasets.exceptions.DatasetGenerationError("An error occurred while generating the dataset") from e
+    monkeypatch.setattr(datasets, "load_dataset", fails)
+    if isinstance(e, ConnectionError): kind, said = MissingError, "did not come from the hub"
+    else: kind, said = WriteError, f"imdb cannot be kept in .*datasets .*{e.strerror or 'disk space'}.*HF_HOME"
+    with pytest.raises(kind, match=said): load_rows("imdb")
+
+
 def test_a_damaged_cache_is_made_anew(tmp_path, monkeypatch):
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "cache"))
     before = load_data(toy(tmp_path / "d"), tiny.text_processor(), val_share=0.5).train.fingerprint()
@@ -377,7 +389,7 @@ def test_two_files_that_could_be_one_part_are_refused(tmp_path):
     assert len(load_rows(folder)[0]["val"]) == 2 # by its other name
 
 
-def test_a_folder_of_classes(tmp_path, caplog):
+def test_a_folder_of_classes(home, tmp_path, caplog): # noqa: F811
     for part, n in (("train", 4), ("test", 2)):
         for k, name in enumerate(("cat", "dog")):
             (tmp_path / "pets" / part / name / "more").mkdir(parents=True)
@@ -387,6 +399,9 @@ def test_a_folder_of_classes(tmp_path, caplog):
     rows, names = load_rows(str(tmp_path / "pets"))
     assert names == ["cat", "dog"] and len(rows["train"]) == 8 and [names[y] for y in rows["test"]["label"]] == ["cat"] * 2 + ["dog"] * 2 and "notes.txt" in caplog.text
     assert rows["train"][7]["input"].getpixel((0, 0))[0] == 130 and rows["train"].column_names == ["input", "label"]
+    main(["train", "cpu-cifar10", "--objective", "cls", "--set", f"dataset={tmp_path / 'pets'}", "cls_epochs=1", "val_share=0.5", "precision=no", "batch_size=4"])
+    folder = home / "runs" / "cpu-cifar10" / "cls-paper-2025"
+    assert accuracy(folder) == json.loads((folder / "row.json").read_text())["masks"]["none"]["accuracy"]
     alone, names = load_test(str(tmp_path / "pets" / "test"), ImageProcessor(16, 4), labels=["bird", "dog", "cat"])
     assert [names[y] for y in alone.labels] == ["cat"] * 2 + ["dog"] * 2
     (tmp_path / "pets" / "train" / "dog" / "0.png").write_bytes(b"x")
