@@ -55,7 +55,7 @@ def test_own_data_are_used_whole_and_remembered(home, tmp_path, capsys): # noqa:
     main(["evaluate", "demo/re-paper-2025"])
     assert "14 test rows of mine." in capsys.readouterr().out
     main(["report", "demo/re-paper-2025", "--examples", "3", "--out", str(tmp_path / "r.html")])
-    assert "3 test examples of mine" in (tmp_path / "r.html").read_text()
+    assert "3 of the 14 test rows of mine" in (tmp_path / "r.html").read_text()
     main(["evaluate", "demo/cls-paper-2025", "--json", str(tmp_path / "e.json")])
     assert [r["mask"] for r in json.loads((tmp_path / "e.json").read_text())] == ["none", "random"]
     with pytest.raises(SystemExit, match="no rationale"): main(["explain", "demo/cls-paper-2025", "--text", "a film"])
