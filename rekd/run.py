@@ -135,12 +135,16 @@ def make_objective(
     if data.train.augment or not hasattr(out, "remember"): return out
     return remember(out, data.train, config.train.precision, folder)
 
-# %% ../nbs/hood/run.ipynb #be0943dc
+# %% ../nbs/hood/run.ipynb #d4ba68b4
 def row_settings(row: dict) -> dict: # as `preset.flat` gives them
     "What a row says of its settings. DataError for a row without them."
     config = row["config"]
     if not isinstance(config, dict): raise DataError(f"the config of a row must be an object, got {shown(config)}")
-    if set(SECTIONS) <= set(config): return flat(config)
+    parts = {*SECTIONS, "objective"}
+    if bad := [k for k in sorted(parts) if not isinstance(config.get(k, {}), dict)] + ["objective"] * (
+            isinstance(config.get("objective"), dict) and not isinstance(config["objective"].get("options", {}), dict)):
+        raise DataError(f"a row's config.{bad[0]} must be an object, got {shown(config[bad[0]])}")
+    if parts <= set(config): return flat(config)
     told, was = config | config.get("train", {}), dict(name="dataset", per="sparsity_per")
     if row["objective"] == "re" and told.get("re_select_lambda") is not None: told["select_lambda"] = told["re_select_lambda"]
     options = options_of(row["objective"]) if row["objective"] in objectives() else {}

@@ -52,12 +52,13 @@ def read_rows(file: str | Path) -> list[dict]:
 # %% ../nbs/hood/study.ipynb #0a2e311a
 def read_study(file: str | Path) -> list[dict]:
     "The rows of runs in a file. DataError as in `read_rows`, and for a row without its run."
-    rows = read_rows(file)
+    rows, kinds = read_rows(file), dict(objective=str, start=str, seed=int, config=dict)
     for i, row in enumerate(rows, 1):
-        if missing := {"objective", "start", "seed", "config"} - set(row):
+        if missing := set(kinds) - set(row):
             raise DataError(f"{file}, line {i} is not the row of a run: it has no {', '.join(sorted(missing))}")
-        if not isinstance(row["config"], dict):
-            raise DataError(f"{file}, line {i}: config must be an object, got {shown(row['config'])}")
+        for k, kind in kinds.items() if row.get("variant") is None else (kinds | dict(variant=str)).items():
+            if not isinstance(row[k], kind):
+                raise DataError(f"{file}, line {i}: {k} must be {'an object' if kind is dict else kind.__name__}, got {shown(row[k])}")
     return rows
 
 # %% ../nbs/hood/study.ipynb #9294790c
@@ -166,7 +167,7 @@ def seconds_of(
     speed = [r["seconds"] / (cost(r["objective"]) * len(r["epochs"])) for r in rows]
     return cost(objective) * config.train.epochs * sum(speed) / len(speed) if speed else None
 
-# %% ../nbs/hood/study.ipynb #50b5af5c
+# %% ../nbs/hood/study.ipynb #3be11f36
 def _content(name: str, starter: bool) -> str | None:
     "What is in a data set now; None if it is not there, so that a plan can be read without it."
     try: return content_hash(load_rows(name, starter)[0])
@@ -185,7 +186,7 @@ def other_rows(
         if o not in known_objectives() or (variant and (o, start, variant) not in names): continue # of another kind: not ours to judge
         if (key := (o, start, variant)) not in configs: configs[key] = cell_config(preset, plan, r, changes)
         config = configs[key]
-        found, was = differences(row_settings(r), flat(config)), (r.get("made_from") or {}).get("data")
+        found, was = differences(row_settings(r), flat(config)), (r["made_from"] if isinstance(r.get("made_from"), dict) else {}).get("data")
         if was and not found:
             place = (config.data.name, config.data.starter)
             if place not in now: now[place] = _content(*place)
