@@ -108,13 +108,13 @@ def objective_class(name: str):
     raise SettingError(f"unknown objective {shown(name)}{closest(str(name), known)}: expected one of {', '.join(known)}; "
                        "one of your own needs its plugin, --plugin MODULE")
 
-# %% ../nbs/hood/preset.ipynb #a3b18d9a
+# %% ../nbs/hood/preset.ipynb #d74b1f8a
 def options_of(
     objective: str, # its name
 ) -> dict[str, Any]: # name -> type
     "What an objective can be told. SettingError for an unknown one."
-    part = objective_class(objective)
-    try: hints = get_type_hints(part.__init__ if isinstance(part, type) else part)
+    part: Any = objective_class(objective)
+    try: hints = get_type_hints(getattr(part, "__init__") if isinstance(part, type) else part) # noqa: B009 (mypy distrusts it)
     except NameError: hints = {}
     named = {k: p for k, p in inspect.signature(part).parameters.items()
              if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY) and not k.startswith("cache")}
@@ -251,16 +251,27 @@ def _extended(base, file: Path) -> Path:
     except RekdError as e: raise type(e)(f"{file}: extends: {e}") from e
     return found
 
-# %% ../nbs/hood/preset.ipynb #bc194eff
+# %% ../nbs/hood/preset.ipynb #7d47773a
 def _leaves(tree: dict, above: str = ""):
     "The settings of a tree by their names."
     for k, v in tree.items():
         if isinstance(v, dict): yield from _leaves(v, f"{above}{k}.")
         else: yield above + k, v
 
+def _grown(named: dict) -> dict:
+    "Settings by their names as a tree, the other way round."
+    out: dict = {}
+    for name, value in named.items():
+        *path, key = name.split(".")
+        there = out
+        for part in path: there = there.setdefault(part, {})
+        there[key] = value
+    return out
+
 def _checked(file: Path, tree: dict) -> dict: # the tree, with None for "none"
     "Each line of a preset. SettingError for an unknown setting, or a value of another type."
-    known, out = settable(), {}
+    known = settable()
+    out: dict[str, Any] = {}
     for name, value in _leaves(tree):
         if name not in known:
             o = name.split(".")[1] if name.startswith("objective.") and name.count(".") > 1 else None
@@ -268,12 +279,9 @@ def _checked(file: Path, tree: dict) -> dict: # the tree, with None for "none"
                 if o: objective_class(o)
                 raise SettingError(f"unknown setting {name}{closest(name, known)}")
             except SettingError as e: raise SettingError(f"{file}: {e}") from None
-        *path, key = name.split(".")
-        there = out
-        for part in path: there = there.setdefault(part, {})
-        try: there[key] = typed(name, value, known[name])
+        try: out[name] = typed(name, value, known[name])
         except SettingError as e: raise SettingError(f"{file}: {e}") from None
-    return out
+    return _grown(out)
 
 def _settings(file: Path, above: tuple = ()) -> dict:
     "The settings of a file and of what it extends. SettingError for a circle."
@@ -295,7 +303,7 @@ def load_preset(
     tree = _read(file)
     return Preset(file.stem, file, _settings(file), tree.get("study", {}), tree.get("made_from", {}))
 
-# %% ../nbs/hood/preset.ipynb #3fdfb88f
+# %% ../nbs/hood/preset.ipynb #02e483f7
 def no_effect(
     name: str, # of a setting, as in `settable`
     objective: str,
@@ -315,30 +323,21 @@ def read_overrides(
     overrides: dict | None, # such as {"lr": 1e-4, "objective.re.per": "example"}
 ) -> dict[str, Any]: # by their whole names
     "Overrides with whole names, of the right types. SettingError for an unknown one, one of another type, or one that is given twice."
-    known, out = settable(), {}
+    known = settable()
+    out: dict[str, Any] = {}
     for key, value in (overrides or {}).items():
         name = full_name(key, known)
         if name in out: raise SettingError(f"{name} is set twice, as {shown(out[name])} and {shown(value)}: leave one out")
         out[name] = typed(name, value, known[name])
     return out
 
-# %% ../nbs/hood/preset.ipynb #a7ed3958
+# %% ../nbs/hood/preset.ipynb #2753445b
 def _picked(tree: dict, objective: str, start: str) -> dict[str, dict]:
     "What a tree says to a run, section by section."
     every, mine, own = tree.get("objective", {}), options_of(objective), tree.get("objective", {}).get(objective, {})
     options = {k: v for k, v in every.items() if k in mine and not isinstance(v, dict)} | {k: v for k, v in own.items() if k != "train"}
     train = tree.get("train", {}) | own.get("train", {}) | tree.get("start", {}).get(start, {}).get("train", {})
     return dict(data=tree.get("data", {}), model=tree.get("model", {}), objective=options, train=train)
-
-def _grown(overrides: dict) -> dict:
-    "Overrides as a tree."
-    out: dict = {}
-    for name, value in overrides.items():
-        *path, key = name.split(".")
-        there = out
-        for part in path: there = there.setdefault(part, {})
-        there[key] = value
-    return out
 
 # %% ../nbs/hood/preset.ipynb #8f89f7d5
 class _Anyone(torch.nn.Module): config = SimpleNamespace(selects=True)

@@ -315,7 +315,7 @@ def run(
     check_effect(changes, [(objective, start), *([("cls", "paper")] if start == "warm" else [])])
     guide = guide_of(config, teacher if isinstance(teacher, RationaleModel) else None) # before hours are spent
     out = Path(out or run_folder(name, objective, start, seed))
-    model, data = prepare(config, seed)
+    (model, data), sources = prepare(config, seed), made_from(config)
     if start == "warm": warm_from_cls(model, data, preset, changes, seed, out, quiet, name)
     hold_settings(out, config, resume)
     history = fit(model, data, make_objective(config, data, guide, model, out.parent / "teacher-logits"), config.train, seed, out, resume, quiet)
@@ -324,7 +324,7 @@ def run(
         seconds=sum(len(data.train) / e["examples_per_second"] for e in history), part=part,
         masks=measure(model, data, config, part),
         teacher=config.objective.teacher, teacher_weights=fingerprint(guide) if guide else None, # a name can stand for another training
-        n_train=len(data.train), n_val=len(data.val), n_test=len(data.test), data=data_fingerprint(data), made_from=made_from(config),
+        n_train=len(data.train), n_val=len(data.val), n_test=len(data.test), data=data_fingerprint(data), made_from=sources,
         config=asdict(config), epochs=history, **run_record())
     if is_main():
         model.save_pretrained(out / "model")

@@ -101,7 +101,8 @@ def study_plan(
     if plan["cells"]: _list(p.file, "cells", plan["cells"], dict)
     check_number(f"{p.file}: few", plan["few"], "[0, inf)", whole=True)
     check_name(f"{p.file}: measure_on", plan["measure_on"], ("test", "val"))
-    cells(plan["objectives"], plan["seeds"], plan["starts"]) # which checks the names
+    try: cells(plan["objectives"], plan["seeds"], plan["starts"]) # which checks the names
+    except SettingError as e: raise SettingError(f"{p.file}: {e}") from None
     plan["cells"] = [_cell(p.file, c) for c in plan["cells"]]
     names = [(c["objective"], c["start"], c["name"]) for c in plan["cells"]]
     if twice := [n for n in names if names.count(n) > 1]: raise SettingError(f"{p.file}: two cells are called {' '.join(twice[0])}: give each its name")
@@ -126,14 +127,14 @@ def run_id(r: dict) -> tuple: # of a row, or of a planned run
     "What tells the runs of a study apart."
     return r["objective"], r["start"], r["seed"], r.get("variant", "")
 
-# %% ../nbs/hood/study.ipynb #a62d9080
+# %% ../nbs/hood/study.ipynb #2697b861
 def cell_changes(
     cells: list[dict], # of a plan
     r: dict, # a row, or a planned run
 ) -> dict[str, Any]: # overrides by their whole names
     "What a run of a study changes in its preset, for its own objective alone."
     o, start, _, name = run_id(r)
-    found = next((c["set"] for c in cells if (c["objective"], c["start"], c["name"]) == (o, start, name)), {})
+    found: dict[str, Any] = next((c["set"] for c in cells if (c["objective"], c["start"], c["name"]) == (o, start, name)), {})
     own = {f"train.{k}": f"objective.{o}.train.{k}" for k in (n.removeprefix("train.") for n in found if n.startswith("train."))}
     own |= {f"objective.{k}": f"objective.{o}.{k}" for k in options_of(o)}
     return {own.get(n, n): v for n, v in found.items()}
@@ -216,8 +217,8 @@ def planned(
     "The runs of a study in order, which are done, and what the others will take."
     p, changes = load_preset(preset, study=True), read_overrides(overrides)
     plan, rows = study_plan(p), read_study(results_file(name or p.name))
-    chosen = {k: plan[k] if v is None else v for k, v in dict(objectives=objectives, seeds=seeds, starts=starts).items()}
-    runs = [(*c, "") for c in cells(**chosen, few=len(seeds) if seeds else plan["few"])]
+    chosen: dict[str, Any] = {k: plan[k] if v is None else v for k, v in dict(objectives=objectives, seeds=seeds, starts=starts).items()}
+    runs: list[tuple] = [(*c, "") for c in cells(**chosen, few=len(seeds) if seeds else plan["few"])]
     if plan["cells"]:
         runs = [(c["objective"], c["start"], s, c["name"]) for s in chosen["seeds"] for c in plan["cells"]
                 if (objectives is None or c["objective"] in objectives) and (starts is None or c["start"] in starts)]
