@@ -245,7 +245,7 @@ def run_study(command: Study):
     from rekd.train import is_main
     preset, changes = load_preset(command.preset, study=True), read_overrides(parse_changes(command.set))
     if command.teacher: changes["objective.teacher"] = command.teacher
-    name = file_name(command.name) if command.name else preset.name
+    name = preset.name if command.name is None else file_name(command.name)
     if command.dry_run:
         show_plan(planned(preset, command.objectives, command.seeds, command.starts, changes, name))
         if why := conflict(preset, name, changes): print(f"But it would not start: {why}")

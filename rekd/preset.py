@@ -204,7 +204,7 @@ def find_preset(
         raise MissingError(f"no preset {path}{closest(path.name, [f.name for f in path.parent.glob('*.toml')])}: "
                            "a path that ends in .toml is a file, a name without it one of `rekd presets`")
     if str(name) in known: return known[str(name)]
-    mine = path.with_name(path.name + ".toml")
+    mine = Path(f"{name}.toml")
     hint = f" (did you mean {str(mine)!r}?)" if mine.is_file() else closest(str(name), known)
     raise SettingError(f"unknown preset {shown(str(name))}{hint}; `rekd presets` lists all, a file of your own ends in .toml")
 

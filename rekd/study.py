@@ -218,6 +218,7 @@ def planned(
     p, changes = load_preset(preset, study=True), read_overrides(overrides)
     plan, rows = study_plan(p), read_study(results_file(name or p.name))
     chosen: dict[str, Any] = {k: plan[k] if v is None else v for k, v in dict(objectives=objectives, seeds=seeds, starts=starts).items()}
+    chosen = {k: list(dict.fromkeys(v)) for k, v in chosen.items()} # what is named twice is run once
     runs: list[tuple] = [(*c, "") for c in cells(**chosen, few=len(seeds) if seeds else plan["few"])]
     if plan["cells"]:
         runs = [(c["objective"], c["start"], s, c["name"]) for s in chosen["seeds"] for c in plan["cells"]

@@ -205,6 +205,16 @@ def test_a_wrong_study_is_refused_in_one_line(text, said, tmp_path):
     assert said in line and "mine.toml" in line, line
 
 
+@pytest.mark.parametrize("args, said", [
+    (["train", "./"], "unknown preset './'"), (["presets", "/"], "unknown preset"), (["train", "no.toml"], "no preset no.toml"),
+    (["study", "demo", "--name", "../x", "--dry-run"], "no path in it"), (["study", "demo", "--name", "", "--dry-run"], "no path in it"),
+])
+def test_odd_names_are_refused(args, said): assert said in refused(args)
+
+
+def test_a_seed_named_twice_is_run_once(): assert [r["seed"] for r in planned("demo", ["cls"], [1, 1, 2])] == [1, 2]
+
+
 def test_names_do_not_steer(tmp_path):
     "A file called -search or -teacher is like any other."
     for name in ("my-search", "my-teacher", "cpu-mine", "my-ablations"):
