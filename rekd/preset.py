@@ -301,6 +301,10 @@ def load_preset(
     if isinstance(name, Preset): return name
     file = find_preset(name, study)
     tree = _read(file)
+    for k, v in tree.get("made_from", {}).items():
+        check_name(f"{file}: a key of [made_from]", k, ("note", "rows", "data", "weights"))
+        if not (isinstance(v, str) if k != "rows" else isinstance(v, dict) and all(type(n) is int for n in v.values())):
+            raise SettingError(f"{file}: made_from.{k} must be {'a text' if k != 'rows' else 'a table of numbers'}, got {shown(v)}")
     return Preset(file.stem, file, _settings(file), tree.get("study", {}), tree.get("made_from", {}))
 
 # %% ../nbs/hood/preset.ipynb #02e483f7

@@ -72,7 +72,8 @@ def _cell(file: Path, cell: dict) -> dict:
     for k in cell: check_name(f"{file}: a key of a cell", k, ("objective", "start", "name", "set"))
     if "objective" not in cell: raise SettingError(f"{file}: a cell needs an objective, got {shown(cell)}")
     out: dict[str, Any] = dict(start="paper", name="", set={}) | cell
-    if not isinstance(out["name"], str) or not isinstance(out["set"], dict): raise SettingError(f"{file}: a cell has a name and a table set, got {shown(cell)}")
+    if not isinstance(out["name"], str) or Path(out["name"]).name != out["name"] or not isinstance(out["set"], dict):
+        raise SettingError(f"{file}: a cell has a name, which becomes a part of a folder's, and a table set, got {shown(cell)}")
     try:
         check_start(out["objective"], out["start"])
         changes = read_overrides({".".join(path): v for path, v in _paths(out["set"])})

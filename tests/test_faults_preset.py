@@ -197,7 +197,8 @@ def test_a_wrong_file_is_refused_in_one_line_that_names_it(text, said, tmp_path)
     ('objectives = ["rked"]', "did you mean 'rekd'"), ('starts = ["worm"]', "did you mean 'warm'"), ("few = -1", "few"), ('measure_on = "vla"', "did you mean 'val'"),
     ('cells = [{ name = "a" }]', "needs an objective"), ('cells = [{ objective = "re", set = { alpha = 0.1 } }]', "it is a setting of rekd"),
     ('cells = [{ objective = "cls", start = "warm" }]', "a warm start is for"), ('cells = [{ objective = "re" }, { objective = "re", set = { lr = 1.0 } }]', "two cells are called re paper"),
-    ('cells = [{ objective = "re", sets = {} }]', "did you mean 'set'"), ('cells = 3', "cells must be a list"),
+    ('cells = [{ objective = "re", sets = {} }]', "did you mean 'set'"), ('cells = [{ objective = "re", name = "../x" }]', "becomes a part of a folder's"),
+    ('[made_from]\nrows = 3', "made_from.rows must be a table of numbers"), ('[made_from]\nweights = 5', "made_from.weights must be a text"), ('[made_from]\nrow = {}', "did you mean 'rows'"), ('cells = 3', "cells must be a list"),
 ])
 def test_a_wrong_study_is_refused_in_one_line(text, said, tmp_path):
     (tmp_path / "mine.toml").write_text(f'extends = "demo"\n[study]\n{text}\n')
