@@ -304,7 +304,7 @@ def plot_curves(
 
 # %% ../nbs/07_show.ipynb #402466a3
 def runs_by_model(
-    rows: list[dict], # of a results file, see `rekd.experiment.study`
+    rows: list[dict], # of a results file, see `rekd.study.study`
 ) -> dict[str, list[list[dict]]]: # for `plot_curves`
     "The epochs of a study's runs, those that differ only by the seed together."
     out: dict[str, list] = {}

@@ -31,7 +31,10 @@ from rekd.cli import main, parse_changes
 from rekd.data import Examples, load_data, load_rows, loader, make_batches, stratified_split, trim_vocabulary
 from rekd.errors import DataError, MissingError, ModelError, RekdError, SettingError, WriteError
 from rekd.evaluate import explain_document, judge
-from rekd.experiment import append_row, cells, find_model, get_preset, read_rows, results_table, run, study
+from rekd.preset import load_preset, resolve
+from rekd.results import results_table
+from rekd.run import find_model, run
+from rekd.study import append_row, cells, read_rows, study
 from rekd.loss import RE, REKD, rekd_loss
 from rekd.model import ModelConfig, RationaleModel, build_model
 from rekd.select import deterministic_mask, gumbel_softmax, temperature, topk_mask
@@ -313,16 +316,16 @@ BAD = [
     ("teacher that may drop [CLS]", ModelError, ["select_special", "True", "False"], lambda w: REKD(tiny.make_model(select_special=True)).fits(tiny.make_model(select_special=False))),
     ("teacher of another grid", ModelError, ["patch"], lambda w: REKD(other_grid()).fits(w.image)),
     ("teacher of another modality", ModelError, ["teacher", "image"], lambda w: REKD(tiny.make_model("vit")).fits(w.text)),
-    ("no teacher", SettingError, ["needs a teacher"], lambda w: run("demo", "rekd", preset=get_preset("demo", teacher=None))),
+    ("no teacher", SettingError, ["needs a teacher"], lambda w: run("demo", "rekd", overrides=dict(teacher=None))),
     ("missing teacher", MissingError, ["'imdb-techer'"], lambda w: run("demo", "rekd", teacher="imdb-techer")),
     # losses
     ("alpha above 1", SettingError, ["alpha", "1.5"], lambda w: REKD(w.text, alpha=1.5)),
     ("negative alpha", SettingError, ["alpha", "-0.1"], lambda w: rekd_loss(torch.zeros(()), torch.zeros(()), torch.zeros(()), 1.0, -0.1)),
-    ("alpha of NaN", SettingError, ["alpha", "nan"], lambda w: get_preset("demo", alpha=NAN)),
+    ("alpha of NaN", SettingError, ["alpha", "nan"], lambda w: resolve("demo", "rekd", overrides=dict(alpha=NAN))),
     ("negative lambda", SettingError, ["select_lambda", "-1"], lambda w: RE(-1.0)),
-    ("negative lambda in a preset", SettingError, ["kd_r_lambda", "-1"], lambda w: get_preset("demo", kd_r_lambda=-1.0)),
+    ("negative lambda in a preset", SettingError, ["kd_r_lambda", "-1"], lambda w: resolve("demo", "rekd", overrides=dict(kd_r_lambda=-1.0))),
     ("unknown part", SettingError, ["part", "'rational'", "'rationale'"], lambda w: REKD(w.text, part="rational")),
-    ("unknown noise", SettingError, ["noise", "'share'", "'shared'"], lambda w: get_preset("demo", noise="share")),
+    ("unknown noise", SettingError, ["noise", "'share'", "'shared'"], lambda w: resolve("demo", "rekd", overrides=dict(noise="share"))),
     # training
     ("no epochs", SettingError, ["epochs", "0"], lambda w: TrainConfig(epochs=0)),
     ("half an epoch", SettingError, ["epochs", "0.5"], lambda w: TrainConfig(epochs=0.5)),
@@ -347,12 +350,12 @@ BAD = [
     ("seed of half", SettingError, ["seed", "0.5"], lambda w: cells(["re"], [0.5], ["paper"])),
     ("negative seed", SettingError, ["seed", "-1"], lambda w: study("demo", ["cls"], [-1])),
     # presets and studies
-    ("unknown preset", SettingError, ["'demmo'", "'demo'"], lambda w: get_preset("demmo")),
-    ("None for a preset", SettingError, ["preset", "None"], lambda w: get_preset(None)),
-    ("unknown setting", SettingError, ["'epoch'", "'epochs'"], lambda w: get_preset("demo", epoch=3)),
-    ("setting of the wrong type", SettingError, ["lr", "float", "'high'"], lambda w: get_preset("demo", lr="high")),
-    ("sparsity outside (0, 1) in a preset", SettingError, ["sparsity", "(0, 1)", "2"], lambda w: get_preset("demo", sparsity=2)),
-    ("no rows for training", SettingError, ["n_train", "0"], lambda w: get_preset("demo", n_train=0)),
+    ("unknown preset", SettingError, ["'demmo'", "'demo'"], lambda w: load_preset("demmo")),
+    ("None for a preset", SettingError, ["preset", "None"], lambda w: load_preset(None)),
+    ("unknown setting", SettingError, ["'epoch'", "'epochs'"], lambda w: resolve("demo", "rekd", overrides=dict(epoch=3))),
+    ("setting of the wrong type", SettingError, ["lr", "float", "'high'"], lambda w: resolve("demo", "rekd", overrides=dict(lr="high"))),
+    ("sparsity outside (0, 1) in a preset", SettingError, ["sparsity", "(0, 1)", "2"], lambda w: resolve("demo", "rekd", overrides=dict(sparsity=2))),
+    ("no rows for training", SettingError, ["n_train", "0"], lambda w: resolve("demo", "rekd", overrides=dict(n_train=0))),
     ("unknown objective", SettingError, ["'rked'", "'rekd'"], lambda w: run("demo", "rked")),
     ("unknown start", SettingError, ["'worm'", "'warm'"], lambda w: study("demo", ["re"], [1], ["worm"])),
     ("warm start of CLS", SettingError, ["warm", "'cls'"], lambda w: run("demo", "cls", start="warm")),
@@ -536,7 +539,7 @@ CLI = [
     ("unknown data set", ["evaluate", "TEXT", "--dataset", "imbd"], ["'imbd'", "'imdb'"]),
     ("data set of another kind", ["evaluate", "TEXT", "--dataset", "PICTURES"], ["images", "texts"]),
     ("no rows at all", ["evaluate", "TEXT", "--dataset", "ROWS", "--n-test", "0"], ["n_test", "0"]),
-    ("warm start without its curriculum", ["train", "demo", "--objective", "re", "--start", "warm", "--set", "sparsity_start=none"], ["sparsity_start", "0.5"]),
+    ("a setting of another start", ["train", "demo", "--objective", "re", "--set", "start.warm.train.sparsity_start=none"], ["start.warm.train.sparsity_start", "--start warm"]),
     ("negative number of rows", ["evaluate", "TEXT", "--dataset", "ROWS", "--n-test", "-1"], ["n_test", "-1"]),
     ("no study yet", ["table", "demo"], ["no rows"]),
 ]
@@ -571,13 +574,13 @@ def test_the_command_in_a_shell():
 
 
 def test_a_bug_keeps_its_traceback(monkeypatch):
-    monkeypatch.setattr("rekd.experiment.get_preset", lambda name: 1 / 0)
+    monkeypatch.setattr("rekd.preset.preset_text", lambda name: 1 / 0)
     with pytest.raises(ZeroDivisionError): main(["presets", "demo"])
 
 
 def test_an_interrupt_ends_quietly(monkeypatch):
     def interrupted(name): raise KeyboardInterrupt
-    monkeypatch.setattr("rekd.experiment.get_preset", interrupted)
+    monkeypatch.setattr("rekd.preset.preset_text", interrupted)
     with pytest.raises(SystemExit) as e: main(["presets", "demo"])
     assert e.value.code == 130
 
@@ -635,7 +638,7 @@ def test_fuzzed_images(w, data, content):
     only_ours(w.image.explain, image)
 
 
-rows = st.dictionaries(st.sampled_from(["objective", "start", "seed", "config", "masks", "seconds", "epochs"]), values, max_size=7)
+rows = st.dictionaries(st.sampled_from(["objective", "start", "seed", "config", "masks", "seconds", "epochs", "variant", "made_from", "differs"]), values, max_size=10)
 
 
 @given(st.lists(rows.map(json.dumps) | st.text(max_size=30), max_size=3))
@@ -655,4 +658,4 @@ def test_fuzzed_settings(w, text): only_ours(w.ini, text.encode(errors="replace"
 @given(st.lists(st.text(max_size=20), max_size=3))
 def test_fuzzed_changes(pairs):
     changes = only_ours(parse_changes, pairs)
-    if changes is not None: only_ours(get_preset, "demo", **changes)
+    if changes is not None: only_ours(resolve, "demo", "rekd", overrides=changes)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from rekd.cli import main, parse_changes, table
-from rekd.experiment import PRESETS
+from rekd.preset import preset_files
 from test_presets import home, world  # noqa: F401 (fixtures)
 
 SMALL = ["--set", "n_train=20", "n_test=10", "val_share=0.5", "epochs=3", "batch_size=2", "checkpoint_every=3", "precision=no"]
@@ -20,9 +20,9 @@ SMALL = ["--set", "n_train=20", "n_test=10", "val_share=0.5", "epochs=3", "batch
 def test_presets_lists_every_row(capsys):
     main(["presets"])
     out = capsys.readouterr().out
-    for name in PRESETS: assert re.search(rf"^{re.escape(name)} ", out, re.M), name
+    for name in preset_files(): assert re.search(rf"^{re.escape(name)} ", out, re.M), name
     main(["presets", "--json"])
-    assert json.loads(capsys.readouterr().out)["paper-imdb-mini"]["re_select_lambda"] == 5e-5
+    assert json.loads(capsys.readouterr().out)["paper-imdb-mini"]["objective"]["re"]["select_lambda"] == 5e-5
 
 
 def test_help_needs_no_torch():
@@ -47,10 +47,10 @@ def test_own_data_are_used_whole_and_remembered(home, tmp_path, capsys): # noqa:
     "Another data set is not cut to the preset's rows, and a run's own data are what `evaluate` and `report` take."
     (tmp_path / "mine").mkdir()
     for part, n in (("train", 60), ("test", 14)): (tmp_path / "mine" / f"{part}.csv").write_text("text,label\n" + "".join(f"the film was {'good' if i % 2 else 'bad'},{'up' if i % 2 else 'down'}\n" for i in range(n)))
-    own = ["--set", f"dataset={tmp_path / 'mine'}", "epochs=1", "cls_epochs=1", "precision=no"]
+    own = ["--set", f"dataset={tmp_path / 'mine'}", "epochs=1", "precision=no"]
     for objective in ("cls", "re"): main(["train", "demo", "--objective", objective, *own])
     row = json.loads((home / "runs/demo/re-paper-2025/row.json").read_text())
-    assert (row["n_train"] + row["n_val"], row["n_test"], row["config"]["starter"]) == (60, 14, False)
+    assert (row["n_train"] + row["n_val"], row["n_test"], row["config"]["data"]["starter"]) == (60, 14, False)
     capsys.readouterr()
     main(["evaluate", "demo/re-paper-2025"])
     assert "14 test rows of mine." in capsys.readouterr().out
@@ -85,7 +85,7 @@ def test_train_evaluate_explain(home, capsys): # noqa: F811
 
 def test_the_shipped_model_of_pictures_is_measured_on_pictures(tmp_path, monkeypatch, capsys):
     "Without --dataset, `evaluate` takes the data set that the model can read; the shipped weights do what their card says."
-    from rekd.experiment import find_model
+    from rekd.run import find_model
     monkeypatch.setenv("REKD_ARTIFACTS", str(Path(__file__).parents[1] / "artifacts"))
     main(["evaluate", "cifar10-rekd", "--starter", "--n-test", "100", "--masks", "topk", "--json", str(tmp_path / "e.json")])
     row, = json.loads((tmp_path / "e.json").read_text())
@@ -111,17 +111,30 @@ def test_evaluate_goes_by_the_names_of_the_classes(home, tmp_path, capsys): # no
     with pytest.raises(SystemExit, match="cat"): measured(["cat", "dog"])
 
 
-def test_a_setting_that_another_outweighs_is_refused():
-    with pytest.raises(SystemExit, match="re_lr=1e-05, set that"): main(["train", "cpu-cifar10", "--objective", "re", "--set", "lr=1e-3"])
+@pytest.mark.parametrize("changes, said", [
+    (["start.warm.train.lr=1e-3"], "take --start warm, or set train.lr"),
+    (["objective.rekd.train.lr=1e-3"], "take --objective rekd, or set train.lr"),
+    (["alpha=0.5"], "it is a setting of rekd"),
+    (["re_lr=1e-3"], "re_lr is called objective.re.train.lr now"),
+    (["lr=1e-3", "train.lr=1e-4"], "train.lr is set twice"),
+    (["lr=1e-3", "lr=1e-4"], "--set has lr twice"),
+    (["backbon=x"], "did you mean 'backbone'?"),
+])
+def test_a_setting_without_effect_is_refused_by_naming_one_that_has_it(changes, said):
+    with pytest.raises(SystemExit) as e: main(["train", "cpu-cifar10", "--objective", "re", "--set", *changes])
+    assert said in str(e.value)
 
 
 def test_demo_writes_what_it_says(home, capsys, monkeypatch): # noqa: F811
-    import rekd.experiment as experiment
-    from dataclasses import replace
-    from test_presets import small
+    import rekd.preset as preset
     main(["train", "demo", "--objective", "re", *SMALL])
-    tiny = replace(small("demo"), teacher=str(home / "runs" / "demo" / "re-paper-2025" / "model"))
-    monkeypatch.setitem(experiment.PRESETS, "demo", tiny)
+    main(["presets", "demo"])
+    text = capsys.readouterr().out.rpartition("# What `rekd demo`")
+    (home / "presets").mkdir()
+    (home / "presets" / "whole.toml").write_text("".join(text[1:]))
+    teacher = home / "runs" / "demo" / "re-paper-2025" / "model"
+    (home / "presets" / "demo.toml").write_text(f'extends = "whole"\n[data]\nn_train = 20\nn_test = 10\nval_share = 0.5\n[train]\nepochs = 1\nbatch_size = 8\n[objective.rekd]\nteacher = "{teacher}"\n')
+    monkeypatch.setattr(preset, "SHIPPED", home / "presets")
     main(["demo", "--json", str(home / "demo.json"), "--out", str(home / "figures")])
     out = capsys.readouterr().out
     rows = json.loads((home / "demo.json").read_text())
@@ -134,7 +147,7 @@ def test_demo_writes_what_it_says(home, capsys, monkeypatch): # noqa: F811
 
 def test_killed_train_resumes_bit_for_bit(home): # noqa: F811
     "SIGKILL `rekd train` once it is under way, resume, and compare with a run that nobody touched."
-    command = [sys.executable, "-m", "rekd.cli", "train", "demo", "--objective", "re", *SMALL, "epochs=15"]
+    command = [sys.executable, "-m", "rekd.cli", "train", "demo", "--objective", "re", *[s for s in SMALL if s != "epochs=3"], "epochs=15"]
     whole, cut = home / "whole", home / "cut"
     subprocess.run([*command, "--out", str(whole)], check=True, capture_output=True)
     def killed():
@@ -161,7 +174,7 @@ def shipped(monkeypatch):
 
 def test_table_rebuilds_the_numbers_from_the_rows(tmp_path, capsys, shipped):
     "`rekd table` trains nothing: its JSON holds the rows' means, and one paired entry a start."
-    from rekd.experiment import read_rows, results_file
+    from rekd.study import read_rows, results_file
     main(["table", "demo", "--json", str(tmp_path / "t.json")])
     found, rows = json.loads((tmp_path / "t.json").read_text()), read_rows(results_file("demo"))
     for line in found["rows"]:

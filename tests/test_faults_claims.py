@@ -9,8 +9,8 @@ import pytest
 from scipy.stats import ttest_rel
 
 from rekd.errors import DataError, SettingError
-from rekd.experiment import (beside_paper, compare_looks, epoch_at_goal, epoch_kept, holm, kept_epochs, mean_interval, p_value, paired, read_rows,
-                             recovery_interval, results_file, study_tables, t_interval)
+from rekd.results import beside_paper, compare_looks, epoch_at_goal, epoch_kept, holm, kept_epochs, mean_interval, p_value, paired, recovery_interval, study_tables, t_interval
+from rekd.study import read_rows, results_file
 
 top = Path(__file__).parents[1]
 

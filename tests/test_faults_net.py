@@ -18,7 +18,8 @@ from rekd import backbone as module
 from rekd.backbone import (Backbone, ImageProcessor, TextBackbone, backbone_from_config, check_backbone, is_known, load_backbone, load_processor,
                            open_picture, scratch_name)
 from rekd.errors import DataError, MissingError, ModelError, SettingError
-from rekd.experiment import build, changed, get_preset
+from rekd.run import build
+from rekd.preset import resolve
 from rekd.model import ModelConfig, RationaleModel, build_model
 from rekd.registry import BACKBONES, register_backbone
 
@@ -449,14 +450,15 @@ def test_a_network_without_a_final_norm_to_put_back_is_named():
 def test_the_papers_image_presets_follow_the_paper_and_old_ones_stay():
     for name, norm, pixels in (("paper-cifar10-base", "generator", "imagenet"), ("paper-cifar100-20-tiny", "generator", "imagenet"),
                                ("cpu-cifar10", "none", "network"), ("gpu-cifar10", "none", "network"), ("paper-imdb-base", "none", "network")):
-        preset = get_preset(name)
-        assert (preset.final_norm, preset.pixels) == (norm, pixels), name
+        model = resolve(name, "re").model
+        assert (model.final_norm, model.pixels) == (norm, pixels), name
 
 
 def test_a_paper_preset_builds_with_its_norm_and_imagenets_pixels(vit):
-    model = build(changed(get_preset("paper-cifar10-tiny"), backbone=vit(image_mean=[0.5] * 3, image_std=[0.5] * 3), image_size=16), tiny.LABELS, 1)
+    changes = dict(backbone=str(vit(image_mean=[0.5] * 3, image_std=[0.5] * 3)), image_size=16)
+    model = build(resolve("paper-cifar10-tiny", "re", overrides=changes).model, tiny.LABELS, 1)
     assert model.config.final_norm == "generator" and model.processor.mean == IMAGENET[0]
-    free = build(changed(get_preset("paper-cifar10-tiny"), backbone=vit(image_mean=[0.5] * 3, image_std=[0.5] * 3), image_size=16, pixels="network"), tiny.LABELS, 1)
+    free = build(resolve("paper-cifar10-tiny", "re", overrides=changes | dict(pixels="network")).model, tiny.LABELS, 1)
     assert free.processor.mean == (0.5,) * 3
 
 
@@ -547,11 +549,12 @@ def test_a_random_word_table_is_not_frozen_unless_asked(tmp_path):
 
 
 def test_presets_keep_what_their_rows_were_made_with():
-    assert get_preset("cpu-imdb-gru").freeze_embeddings == "generator"
-    assert changed(get_preset("paper-imdb-tiny"), pretrained=False).freeze_embeddings == "none"
-    assert changed(get_preset("demo"), backbone="bigru-16/minilm-l2-imdb").freeze_embeddings == "none"
-    assert changed(get_preset("demo"), backbone="bigru-16/minilm-l2-imdb", freeze_embeddings="both").freeze_embeddings == "both"
-    assert changed(get_preset("demo"), epochs=1).freeze_embeddings == get_preset("demo").freeze_embeddings == "both"
+    frozen = lambda name, **changes: resolve(name, "re", overrides=changes).model.freeze_embeddings
+    assert frozen("cpu-imdb-gru") == "generator"
+    assert frozen("paper-imdb-tiny", pretrained=False) == "none"
+    assert frozen("demo", backbone="bigru-16/minilm-l2-imdb") == "none"
+    assert frozen("demo", backbone="bigru-16/minilm-l2-imdb", freeze_embeddings="both") == "both"
+    assert frozen("demo", epochs=1) == frozen("demo") == "both"
 
 
 # --- a network of one's own, by name ---

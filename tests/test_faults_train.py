@@ -9,7 +9,7 @@ import tiny
 import torch
 import torch.nn.functional as F
 from rekd.errors import ModelError, SettingError
-from rekd.experiment import get_preset, run
+from rekd.run import run
 from rekd.loss import CLS, RE, RandomMask, StepContext
 from rekd.model import RationaleModel
 from rekd.train import TrainConfig, fit, kept_epoch, validate
@@ -60,28 +60,29 @@ def test_a_teacher_that_does_not_fit_cls_is_refused_before_training(text_data, i
     with pytest.raises(SettingError, match="alpha"): CLS(make_model("bert", 7), alpha=2)
 
 
+SMALL = dict(n_train=20, n_test=8, val_share=0.5, batch_size=5, epochs=1)
+
 def taught(home): # noqa: F811
-    "A small preset that has a trained teacher."
-    preset = get_preset("demo", n_train=20, n_test=8, val_share=0.5, cls_epochs=1, batch_size=5, epochs=1)
-    run("demo", "re", seed=3, preset=preset, out=home / "teacher", quiet=True)
-    return replace(preset, teacher=str(home / "teacher" / "model"))
+    "A trained teacher."
+    run("demo", "re", seed=3, overrides=SMALL, out=home / "teacher", quiet=True)
+    return str(home / "teacher" / "model")
 
 
 def test_cls_has_a_teacher_only_if_it_is_named(home): # noqa: F811
     "The preset's teacher is REKD's: plain CLS stays plain, and the two have folders of their own."
-    preset = taught(home)
-    plain, told = (run("demo", "cls", seed=3, preset=preset, teacher=t, quiet=True)[1] for t in (None, preset.teacher))
+    teacher = taught(home)
+    plain, told = (run("demo", "cls", seed=3, overrides=SMALL, teacher=t, quiet=True)[1] for t in (None, teacher))
     assert plain["teacher"] is None and plain["teacher_weights"] is None and "kd_y" not in plain["epochs"][0]["train"] and "variant" not in plain
-    assert told["teacher"] == preset.teacher and told["teacher_weights"] and "kd_y" in told["epochs"][0]["train"] and told["variant"] == "distilled"
+    assert told["teacher"] == teacher and told["teacher_weights"] and "kd_y" in told["epochs"][0]["train"] and told["variant"] == "distilled"
     folders = {f.parent.name for f in (home / "runs" / "demo").glob("*/row.json")}
     assert folders == {"cls-paper-3", "cls-paper-3-distilled"}
-    assert json.loads((home / "runs" / "demo" / "cls-paper-3-distilled" / "row.json").read_text())["teacher"] == preset.teacher
+    assert json.loads((home / "runs" / "demo" / "cls-paper-3-distilled" / "row.json").read_text())["teacher"] == teacher
 
 
 def test_a_warm_start_does_not_begin_from_a_distilled_classifier(home): # noqa: F811
-    preset = taught(home)
-    run("demo", "cls", seed=3, preset=preset, teacher=preset.teacher, out=home / "runs" / "demo" / "cls-paper-3", quiet=True)
-    with pytest.raises(SettingError, match="distilled from"): run("demo", "re", seed=3, start="warm", preset=preset, quiet=True)
+    teacher = taught(home)
+    run("demo", "cls", seed=3, overrides=SMALL, teacher=teacher, out=home / "runs" / "demo" / "cls-paper-3", quiet=True)
+    with pytest.raises(SettingError, match="distilled from"): run("demo", "re", seed=3, start="warm", overrides=SMALL, quiet=True)
 
 
 # --- only epochs at the goal of the curriculum can be kept ---
@@ -128,6 +129,6 @@ def test_one_epoch_reaches_its_goal(text_data):
 
 
 def test_a_row_says_that_its_model_was_kept_at_the_goal(home): # noqa: F811
-    preset = get_preset("demo", n_train=20, n_test=8, val_share=0.5, cls_epochs=1, batch_size=5, epochs=2)
-    row = run("demo", "re", seed=3, start="warm", preset=preset, quiet=True)[1]
+    changes = SMALL | dict(epochs=2)
+    row = run("demo", "re", seed=3, start="warm", overrides=changes, quiet=True)[1]
     assert row["kept_at_goal"] is True and row["config"]["train"]["sparsity_start"] == 0.5 and [e["at_goal"] for e in row["epochs"]] == [False, True]

@@ -55,7 +55,7 @@ def test_what_is_in_the_wheel(wheel):
     names = zipfile.ZipFile(wheel).namelist()
     info = f"{'-'.join(wheel.name.split('-')[:2])}.dist-info/"
     assert all(n.startswith(("rekd/", info)) for n in names), names
-    assert {n for n in names if n.startswith("rekd/")} == {str(p.relative_to(TOP)) for p in (TOP / "rekd").rglob("*") if p.suffix in (".py", ".html")}
+    assert {n for n in names if n.startswith("rekd/")} == {str(p.relative_to(TOP)) for p in (TOP / "rekd").rglob("*") if p.suffix in (".py", ".html", ".toml")}
     assert info + "licenses/LICENSE" in names and sum(i.file_size for i in zipfile.ZipFile(wheel).infolist()) < 1e6
     assert "rekd/py.typed" not in names # patched methods are invisible to type checkers, so we do not promise types
 
@@ -64,7 +64,7 @@ def test_the_metadata(wheel):
     z = zipfile.ZipFile(wheel)
     said = Parser().parsestr(z.read(next(n for n in z.namelist() if n.endswith("METADATA"))).decode())
     assert (said["Name"], said["License-Expression"], said["Description-Content-Type"]) == ("rekd", "Apache-2.0", "text/markdown")
-    assert said["Version"] and said["Summary"] and said["Requires-Python"] == ">=3.10"
+    assert said["Version"] and said["Summary"] and said["Requires-Python"] == ">=3.11"
     assert said.get_payload().strip() == (TOP / "README.md").read_text().strip()
     scripts = z.read(next(n for n in z.namelist() if n.endswith("entry_points.txt"))).decode()
     assert "rekd = rekd.cli:main" in scripts
@@ -95,6 +95,9 @@ def test_the_commands_of_the_installed_package(python, tmp_path):
     said = run(rekd, "--help", cwd=tmp_path)
     assert "explain" in said and "presets" in said
     assert "paper-imdb-base" in run(rekd, "presets", cwd=tmp_path)
+    (tmp_path / "my.toml").write_text(run(rekd, "presets", "demo", cwd=tmp_path))
+    assert run(rekd, "presets", "my.toml", cwd=tmp_path) == (tmp_path / "my.toml").read_text()
+    assert "0 of 12 runs are done" in run(rekd, "study", "my.toml", "--dry-run", cwd=tmp_path)
 
 
 def test_the_installed_package_explains(python, tmp_path, text_model):

@@ -1,7 +1,6 @@
 "Every preset's code path, end to end, with tiny random weights in place of the hub's; the command line on top."
-import dataclasses
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -10,8 +9,10 @@ import torch
 from PIL import Image
 
 from rekd.errors import MissingError
-from rekd.experiment import OBJECTIVES, PRESETS, append_row, cells, get_preset, planned, read_rows, results_file, run, study
 from rekd.model import RationaleModel
+from rekd.preset import objectives, preset_files, resolve
+from rekd.run import run
+from rekd.study import append_row, cells, planned, read_rows, results_file, study
 
 WORDS = ["good", "bad", "film", "plot", "cast", "dull", "fine", "the", "a", "is"]
 # what paper.md lists: sparsity, select_lambda, then RE's own
@@ -79,52 +80,73 @@ def home(world, tmp_path, monkeypatch):
 
 
 def small(name):
-    preset = PRESETS[name]
-    rows = {"cifar100-100": 200, "cifar100-20": 40, "cifar10": 20}.get(preset.dataset, 20)
-    test = {"cifar100-100": 100, "cifar100-20": 20, "cifar10": 10}.get(preset.dataset, 10)
-    return replace(preset, n_train=rows, n_test=test, val_share=0.5, cls_epochs=1, image_size=preset.image_size, train=replace(preset.train, epochs=1, batch_size=8 if rows < 100 else 64))
+    "Overrides that make a run of a preset short."
+    data = resolve(name, "re").data.name
+    rows = {"cifar100-100": 200, "cifar100-20": 40, "cifar10": 20}.get(data, 20)
+    test = {"cifar100-100": 100, "cifar100-20": 20, "cifar10": 10}.get(data, 10)
+    return dict(n_train=rows, n_test=test, val_share=0.5, epochs=1, batch_size=8 if rows < 100 else 64)
 
 
-@pytest.mark.parametrize("name", PRESETS)
+@pytest.mark.parametrize("name", preset_files())
 def test_preset_runs_end_to_end(name, home):
     "RE, then REKD from that RE model, on the preset's own path through settings, data, model, loop and evaluation."
-    preset = small(name)
-    teacher, row = run(name, "re", preset=preset, out=home / "re", quiet=True)
-    assert row["config"]["sparsity"] == preset.sparsity and row["config"]["train"]["lr"] == (PRESETS[name].re_lr or PRESETS[name].train.lr)
-    _, row = run(name, "rekd", preset=preset, teacher=str(home / "re" / "model"), out=home / "rekd", quiet=True)
-    assert row["config"]["train"]["lr"] == PRESETS[name].train.lr
+    changes = small(name)
+    teacher, row = run(name, "re", overrides=changes, out=home / "re", quiet=True)
+    re, rekd = (resolve(name, o) for o in ("re", "rekd"))
+    assert row["config"] == json.loads(json.dumps(asdict(resolve(name, "re", overrides=changes))))
+    assert (row["config"]["model"]["sparsity"], row["config"]["train"]["lr"]) == (re.model.sparsity, re.train.lr)
+    _, row = run(name, "rekd", overrides=changes, teacher=str(home / "re" / "model"), out=home / "rekd", quiet=True)
+    assert row["config"]["train"]["lr"] == rekd.train.lr and row["config"]["objective"]["teacher"] == str(home / "re" / "model")
     assert set(row["masks"]) == {"topk", "deterministic", "sampled"}
     assert {"ce", "sparsity", "kd_r", "kd_y", "kept", "agreement", "loss"} == set(row["epochs"][0]["train"])
-    assert abs(row["masks"]["topk"]["selection_rate"] - preset.sparsity) < 0.1
+    assert abs(row["masks"]["topk"]["selection_rate"] - re.model.sparsity) < 0.1
     again = RationaleModel.from_pretrained(home / "rekd" / "model")
-    assert again.config.sparsity == preset.sparsity and again.config.labels == teacher.config.labels
+    assert again.config.sparsity == re.model.sparsity and again.config.labels == teacher.config.labels
 
 
 def test_paper_rows_are_the_papers():
     "To the letter: paper.md's table and its common settings."
-    assert {k for k in PRESETS if k.startswith("paper-")} == set(PAPER)
+    assert {k for k in preset_files() if k.startswith("paper-")} == set(PAPER)
     for name, (sparsity, select_lambda) in PAPER.items():
-        p = PRESETS[name]
-        assert (p.sparsity, p.select_lambda) == (sparsity, select_lambda), name
-        assert p.re_select_lambda == (5e-5 if name == "paper-imdb-mini" else None)
-        assert (p.train.lr, p.train.batch_size, p.train.epochs, p.cls_epochs) == (1e-5, 32, 35, 20)
-        assert (p.train.T_start, p.train.T_end, p.train.T_every, p.train.eval_mask) == (5.0, 0.1, 100, "sampled")
-        assert not p.train.decay and not p.train.warmup and p.train.clip is None and p.train.sparsity_start is None
-        assert (p.alpha, p.kd_r_lambda, p.part, p.noise, p.pool, p.select_special, p.freeze_embeddings, p.val_share) == (0.3, 0.5, "both", "independent", "cls", True, "generator", 0.2)
-        text = p.dataset == "imdb"
-        assert (p.dropout, p.train.weight_decay) == ((0.5, 0.0) if text else (0.1, 1e-3))
-        assert p.max_length == 256 if text else p.image_size == 224
-        assert p.teacher == (None if name.endswith("-base") else f"paper-{p.dataset}-base")
+        cls, re, rekd = (resolve(name, o) for o in ("cls", "re", "rekd"))
+        o, m, t = rekd.objective, rekd.model, rekd.train
+        assert (m.sparsity, o.options["select_lambda"]) == (sparsity, select_lambda), name
+        assert re.objective.options["select_lambda"] == (5e-5 if name == "paper-imdb-mini" else select_lambda)
+        assert re.train == t and resolve(name, "random").train == cls.train == replace(t, epochs=20)
+        assert (t.lr, t.batch_size, t.epochs) == (1e-5, 32, 35)
+        assert (t.T_start, t.T_end, t.T_every, t.eval_mask) == (5.0, 0.1, 100, "sampled")
+        assert not t.decay and not t.warmup and t.clip is None and t.sparsity_start is None
+        assert [o.options[k] for k in ("alpha", "kd_r_lambda", "part", "noise")] == [0.3, 0.5, "both", "independent"]
+        assert (m.pool, m.select_special, m.freeze_embeddings, rekd.data.val_share) == ("cls", True, "generator", 0.2)
+        text = rekd.data.name == "imdb"
+        assert (m.dropout, t.weight_decay) == ((0.5, 0.0) if text else (0.1, 1e-3))
+        assert m.max_length == 256 if text else m.image_size == 224
+        assert o.teacher == (None if name.endswith("-base") else f"paper-{rekd.data.name}-base")
 
 
 def test_warm_start_trains_cls_once(home):
-    preset = small("demo")
-    _, row = run("demo", "re", seed=1, start="warm", preset=preset, quiet=True)
+    changes = small("demo")
+    _, row = run("demo", "re", seed=1, start="warm", overrides=changes, quiet=True)
     first = (home / "runs" / "demo" / "cls-paper-1" / "model" / "model.safetensors").stat().st_mtime_ns
-    run("demo", "rekd", seed=1, start="warm", preset=preset, teacher=str(home / "runs" / "demo" / "re-warm-1" / "model"), quiet=True)
+    run("demo", "rekd", seed=1, start="warm", overrides=changes, teacher=str(home / "runs" / "demo" / "re-warm-1" / "model"), quiet=True)
     assert (home / "runs" / "demo" / "cls-paper-1" / "model" / "model.safetensors").stat().st_mtime_ns == first
     assert row["config"]["train"]["sparsity_start"] == 0.5
-    with pytest.raises(ValueError, match="cls-paper-1 was made with dropout=0.1, this run has 0.3"): run("demo", "re", seed=1, start="warm", preset=replace(preset, dropout=0.3), resume=True)
+    with pytest.raises(ValueError, match="cls-paper-1 was made with model.dropout=0.1, here 0.3"): run("demo", "re", seed=1, start="warm", overrides=changes | dict(dropout=0.3), resume=True)
+    with pytest.raises(ValueError, match="cls-paper-1 was made with train.lr=0.0001, here 0.5"): run("demo", "re", seed=1, start="warm", overrides=changes | dict(lr=0.5), resume=True)
+
+
+def test_a_setting_of_the_objective_does_not_touch_its_warm_start(home):
+    "Two runs that differ in RE's own rate begin with the same CLS model; an older, flat row of it is read too."
+    changes = small("demo")
+    run("demo", "re", seed=1, start="warm", overrides=changes, quiet=True)
+    file = home / "runs" / "demo" / "cls-paper-1" / "row.json"
+    row = json.loads(file.read_text())
+    c = row["config"]
+    row["config"] = {("dataset" if k == "name" else k): v for k, v in c["data"].items()} | c["model"] | dict(train=c["train"], select_lambda=9, teacher="x", cls_epochs=9)
+    file.write_text(json.dumps(row))
+    run("demo", "re", seed=1, start="warm", overrides=changes | {"objective.re.train.lr": 0.5, "select_lambda": 0.1}, out=home / "runs" / "demo" / "other", quiet=True)
+    told = json.loads((home / "runs" / "demo" / "other" / "row.json").read_text())["config"]
+    assert (told["train"]["lr"], told["objective"]["options"]["select_lambda"]) == (0.5, 0.1)
 
 
 def test_a_warm_start_is_not_taken_from_other_rows(home, tmp_path):
@@ -132,81 +154,126 @@ def test_a_warm_start_is_not_taken_from_other_rows(home, tmp_path):
     def write(word):
         (tmp_path / "mine").mkdir(exist_ok=True)
         for part in ("train", "test"): datasets.Dataset.from_list([dict(text=f"the film was {word}", label=i % 2) for i in range(20)]).to_parquet(tmp_path / "mine" / f"{part}.parquet")
-    preset = replace(small("demo"), dataset=str(tmp_path / "mine"), starter=False)
+    changes = small("demo") | dict(dataset=str(tmp_path / "mine"))
     write("good")
-    run("demo", "re", seed=1, start="warm", preset=preset, quiet=True, out=home / "runs" / "mine" / "a")
+    _, row = run("demo", "re", seed=1, start="warm", overrides=changes, quiet=True, out=home / "runs" / "mine" / "a")
+    assert row["config"]["data"]["starter"] is False
     write("bad")
-    with pytest.raises(ValueError, match="cls-paper-1 learned from other rows"): run("demo", "re", seed=1, start="warm", preset=preset, quiet=True, out=home / "runs" / "mine" / "b")
+    with pytest.raises(ValueError, match="cls-paper-1 learned from other rows"): run("demo", "re", seed=1, start="warm", overrides=changes, quiet=True, out=home / "runs" / "mine" / "b")
+
+
+def test_a_run_is_resumed_with_its_own_settings(home):
+    "All of them are compared, and the message names the first; what cannot change the result may change."
+    changes = small("demo") | dict(checkpoint_every=1)
+    run("demo", "re", overrides=changes, out=home / "re", quiet=True)
+    for other in (dict(select_lambda=0.5), dict(dropout=0.3), {"n_train": 18}):
+        with pytest.raises(ValueError, match="re was made with"): run("demo", "re", overrides=changes | other, out=home / "re", resume=True, quiet=True)
+    run("demo", "re", overrides=changes | dict(checkpoint_every=7), out=home / "re", resume=True, quiet=True)
 
 
 def test_a_study_looks_for_the_teachers_of_its_variants_first(home, monkeypatch):
-    import rekd.experiment as experiment
+    import rekd.study as module
     monkeypatch.setenv("REKD_ARTIFACTS", str(home / "artifacts"))
-    monkeypatch.setattr(experiment, "run", lambda *a, **k: pytest.fail("trained before the teachers were looked for"))
-    monkeypatch.setattr(experiment, "load_teacher", lambda preset, t=None: (_ for _ in ()).throw(MissingError(t)) if "weak" in t else None)
+    monkeypatch.setattr(module, "run", lambda *a, **k: pytest.fail("trained before the teachers were looked for"))
+    monkeypatch.setattr("rekd.run.load_teacher", lambda t: (_ for _ in ()).throw(MissingError(t)) if "weak" in t else None)
     with pytest.raises(MissingError, match="cpu-imdb-weak-teacher"): study("cpu-imdb-ablations", seeds=[1])
 
 
 def test_re_and_rekd_start_alike(home):
-    from rekd.experiment import prepare
-    a, b = (prepare(small("demo"), seed=7)[0].state_dict() for _ in range(2))
-    c = prepare(small("demo"), seed=8)[0].state_dict()
+    from rekd.run import prepare
+    config = resolve("demo", "re", overrides=small("demo"))
+    a, b = (prepare(config, seed=7)[0].state_dict() for _ in range(2))
+    c = prepare(config, seed=8)[0].state_dict()
     assert all(torch.equal(a[k], b[k]) for k in a)
     assert any(not torch.equal(a[k], c[k]) for k in a)
 
 
-def test_study_goes_on_where_it_stopped(home, monkeypatch):
-    import rekd.experiment as experiment
-    monkeypatch.setenv("REKD_ARTIFACTS", str(home / "artifacts"))
-    ran, config = [], dataclasses.asdict(get_preset("demo"))
-    monkeypatch.setattr(experiment, "run", lambda name, objective, seed, start, *a, **k: (None, dict(objective=objective, start=start, seed=seed, config=config)) if not ran.append((objective, start, seed)) else None)
-    append_row(results_file("demo"), dict(objective="re", start="paper", seed=1, config=config))
-    rows = study("demo", ["cls", "re"], [1, 2], ["paper", "warm"])
-    assert ran == [c for c in cells(["cls", "re"], [1, 2], ["paper", "warm"]) if c != ("re", "paper", 1)]
-    assert len(rows) == 6 and read_rows(results_file("demo")) == rows
-    assert [r["objective"] for r in planned("mine", seeds=[1], preset=get_preset("demo"))] == ["cls", "random", "re", "rekd"] # a preset of one's own
-    with pytest.raises(ValueError, match="alpha=0.3, this run has 0.5"): study("demo", ["cls"], [3], preset=get_preset("demo", alpha=0.5))
-    with pytest.raises(ValueError, match="lr=0.0001, this run has 0.5"): study("demo", ["cls"], [3], preset=get_preset("demo", lr=0.5))
-    with pytest.raises(ValueError, match="teacher='imdb-teacher', this run has 'another'"): study("demo", ["rekd"], [3], teacher="another")
-
-
-def test_a_search_runs_its_variants_and_is_judged_by_validation(home, monkeypatch):
-    import rekd.experiment as experiment
-    monkeypatch.setenv("REKD_ARTIFACTS", str(home / "artifacts"))
+@pytest.fixture
+def faked(home, monkeypatch):
+    "`study` with runs that train nothing: what ran, in order."
+    import rekd.study as module
     ran = []
-    def fake(name, objective, seed, start, preset, out, resume, quiet, part):
-        ran.append((objective, start, seed, preset.sparsity_per, preset.train.lr, part, out.name))
-        return None, dict(objective=objective, start=start, seed=seed, config=dataclasses.asdict(replace(preset, train=experiment.loop_of(preset, objective, start))))
-    monkeypatch.setattr(experiment, "run", fake)
+    def fake(preset, objective, seed, start, overrides, out, resume, quiet, part, name):
+        from rekd.preset import fitting, read_overrides
+        config = resolve(preset, objective, start, fitting(read_overrides(overrides), objective, start))
+        ran.append((objective, start, seed, config, part, out.name))
+        return None, dict(objective=objective, start=start, seed=seed, config=json.loads(json.dumps(asdict(config))))
+    monkeypatch.setenv("REKD_ARTIFACTS", str(home / "artifacts"))
+    monkeypatch.setattr(module, "run", fake)
+    monkeypatch.setattr(module, "guide_of", lambda config: None)
+    monkeypatch.setattr(module, "made_from", lambda config: dict(rows={}, data="x", weights="y"))
+    return ran
+
+
+def test_study_goes_on_where_it_stopped(faked, home):
+    assert [r["objective"] for r in study("demo", ["cls"], [3])] == ["cls"]
+    assert [r[:3] for r in faked] == [("cls", "paper", 3)]
+    append_row(results_file("demo"), study("demo", ["cls"], [3])[0] | dict(seed=4))
+    assert [(r["objective"], r["seed"]) for r in study("demo", ["cls", "re"], [3, 4])] == [("cls", 3), ("cls", 4), ("re", 3), ("re", 4)]
+    assert len(faked) == 3
+    assert [r["done"] for r in planned("demo", ["cls", "re"], [3, 5])] == [True, True, False, False]
+    for changes, what in ((dict(lr=0.5), "train.lr=0.0001, here 0.5"), (dict(dataset="toy"), "data.name='imdb', here 'toy'"), (dict(per="example"), "objective.per='batch', here 'example'")):
+        with pytest.raises(ValueError, match=what) as e: study("demo", ["re"], [3], overrides=changes)
+        assert "--name NAME" in str(e.value)
+    assert [r["seed"] for r in study("demo", ["re"], [3], overrides=dict(lr=0.5), name="mine")] == [3] and len(read_rows(results_file("mine"))) == 1
+
+
+def test_rows_of_other_data_are_not_done(faked, home, tmp_path):
+    "A folder with the same name and other content is other data, if the row tells what it was made from."
+    from rekd.run import content_hash
+    from rekd.data import load_rows
+    for part in ("train", "test"): (home / f"{part}.csv").write_text("text,label\ngood,1\nbad,0\n")
+    changes = dict(dataset=str(home))
+    study("demo", ["cls"], [3], overrides=changes, name="mine")
+    file = results_file("mine")
+    def told(hash): file.write_text(json.dumps(read_rows(file)[0] | dict(made_from=dict(rows={}, data=hash, weights=None))) + "\n")
+    told(content_hash(load_rows(str(home))[0]))
+    assert [r["done"] for r in planned("demo", ["cls"], [3], overrides=changes, name="mine")] == [True]
+    (home / "train.csv").write_text("text,label\ngood,0\nbad,1\n")
+    assert [r["done"] for r in planned("demo", ["cls"], [3], overrides=changes, name="mine")] == [False]
+    with pytest.raises(ValueError, match="of other content"): study("demo", ["cls"], [3], overrides=changes, name="mine")
+
+
+def test_a_study_says_what_its_rows_were_made_from(faked, capsys):
+    "Other rows or weights are told before anything is trained, and the new rows are marked."
+    rows = study("cpu-cifar10", ["cls"], [3])
+    said = capsys.readouterr().out
+    assert "train has 0 rows, not 10,000" in said and "the pretrained weights are others" in said and "dinov2-small" in said
+    assert len(rows[0]["differs"]) == 3
+    assert "differs" not in study("demo", ["cls"], [3])[0]
+
+
+def test_a_search_runs_its_variants_and_is_judged_by_validation(faked):
     rows = study("cpu-imdb-search", ["re"], starts=["warm"])
     assert [(r["variant"], r["seed"]) for r in rows] == [("example-lr2", 2024), ("example-lr4", 2024)]
-    assert ran == [("re", "warm", 2024, "example", 2e-4, "val", "re-warm-2024-example-lr2"), ("re", "warm", 2024, "example", 4e-4, "val", "re-warm-2024-example-lr4")]
-    assert study("cpu-imdb-search", ["re"], starts=["warm"]) == rows and len(ran) == 2
+    assert [(*r[:3], r[3].objective.options["per"], r[3].train.lr, *r[4:]) for r in faked] == [
+        ("re", "warm", 2024, "example", 2e-4, "val", "re-warm-2024-example-lr2"), ("re", "warm", 2024, "example", 4e-4, "val", "re-warm-2024-example-lr4")]
+    assert study("cpu-imdb-search", ["re"], starts=["warm"]) == rows and len(faked) == 2
     left = [(r["objective"], r["variant"]) for r in planned("cpu-imdb-search") if not r["done"]]
     assert ("cls", "lr2") in left and ("re", "example-lr4-curriculum") in left and len(left) == 20
 
 
-def test_a_run_that_another_process_makes_is_left_to_it(home, monkeypatch, capsys):
-    import rekd.experiment as experiment
-    monkeypatch.setenv("REKD_ARTIFACTS", str(home / "artifacts"))
-    config = dataclasses.asdict(get_preset("demo"))
-    monkeypatch.setattr(experiment, "run", lambda name, objective, seed, start, *a, **k: (None, dict(objective=objective, start=start, seed=seed, config=config)))
-    monkeypatch.setattr(experiment, "load_teacher", lambda preset, teacher=None: None)
-    with experiment.claimed(experiment.run_folder("demo", "re", "paper", 5)): rows = study("demo", ["re", "rekd"], [5], ["paper"])
+def test_a_run_that_another_process_makes_is_left_to_it(faked, capsys):
+    from rekd.run import claimed, run_folder
+    with claimed(run_folder("demo", "re", "paper", 5)): rows = study("demo", ["re", "rekd"], [5], ["paper"])
     assert [r["objective"] for r in rows] == ["rekd"] and "re-paper-5.lock" in capsys.readouterr().out
     assert [r["objective"] for r in study("demo", ["re", "rekd"], [5], ["paper"])] == ["rekd", "re"]
 
 
 def test_a_study_without_its_teacher_trains_nothing(home, monkeypatch):
-    import rekd.experiment as experiment
+    import rekd.study as module
     monkeypatch.setenv("REKD_ARTIFACTS", str(home / "artifacts"))
-    monkeypatch.setattr(experiment, "run", lambda *a, **k: pytest.fail("trained before the teacher was looked for"))
+    monkeypatch.setattr(module, "run", lambda *a, **k: pytest.fail("trained before the teacher was looked for"))
     with pytest.raises(MissingError, match="cpu-cifar10-teacher --objective re --start warm"): study("cpu-cifar10", ["cls", "rekd"], [1], ["paper"])
     assert "rekd" not in {r["objective"] for r in planned("paper-imdb-base")} and "rekd" in {r["objective"] for r in planned("paper-imdb-mini")}
 
 
+def test_few_seeds_for_what_does_not_select():
+    assert cells(["cls", "re"], [1, 2], ["paper", "warm"], few=1) == [("cls", "paper", 1), ("re", "paper", 1), ("re", "warm", 1), ("re", "paper", 2), ("re", "warm", 2)]
+
+
 def test_a_teacher_is_asked_about_each_image_and_its_mirror_image_once(tmp_path, monkeypatch):
-    from rekd.experiment import remember
+    from rekd.run import remember
     from rekd.loss import REKD
     teacher, examples = tiny.make_model("vit", 1), tiny.image_examples(6, 0, mirror=True)
     asked = remember(REKD(teacher), examples, "no", tmp_path)
@@ -220,11 +287,12 @@ def test_a_teacher_is_asked_about_each_image_and_its_mirror_image_once(tmp_path,
 
 
 @pytest.mark.parametrize("wrong, hint", [
-    (lambda: get_preset("papper-imdb-small"), "paper-imdb-small"),
-    (lambda: get_preset("demo", epoch=1), "epochs"),
-    (lambda: get_preset("demo", lr="high"), "lr must be float, got 'high'"),
-    (lambda: get_preset("demo", epochs=1.5), "epochs must be int, got 1.5"),
-    (lambda: get_preset("demo", starter=1), "starter must be bool, got 1"),
+    (lambda: resolve("papper-imdb-small", "re"), "paper-imdb-small"),
+    (lambda: resolve("demo", "rekd", overrides=dict(epoch=1)), "epochs"),
+    (lambda: resolve("demo", "rekd", overrides=dict(lr="high")), "lr must be float, got 'high'"),
+    (lambda: resolve("demo", "rekd", overrides=dict(epochs=1.5)), "epochs must be int, got 1.5"),
+    (lambda: resolve("demo", "rekd", overrides=dict(starter=1)), "starter must be bool, got 1"),
+    (lambda: resolve("demo", "cls", overrides=dict(alpha=0.1)), "alpha has no effect on cls: it is a setting of rekd"),
     (lambda: run("demo", "rkd"), "rekd"),
     (lambda: run("demo", "cls", start="warm"), "warm"),
     (lambda: run("demo", "re", start="cold"), "cold"),
@@ -234,8 +302,8 @@ def test_wrong_names_are_answered(wrong, hint, home):
 
 
 def test_whole_numbers_pass_for_floats_and_none_where_it_may_stand():
-    p = get_preset("demo", sparsity_start=1, alpha=None, n_train=None, clip=2)
-    assert (p.train.sparsity_start, p.alpha, p.n_train, p.train.clip) == (1, None, None, 2)
+    c = resolve("demo", "rekd", overrides=dict(sparsity_start=1, alpha=None, n_train="none", clip=2))
+    assert (c.train.sparsity_start, c.objective.options["alpha"], c.data.n_train, c.train.clip) == (1, None, None, 2)
 
 
-def test_objectives_are_all_there(): assert OBJECTIVES == ("cls", "random", "re", "rekd")
+def test_objectives_are_all_there(): assert list(objectives()) == ["cls", "random", "re", "rekd"]

@@ -8,7 +8,8 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from rekd.experiment import append_row, git_revision, read_rows, run_record
+from rekd.run import git_revision, run_record
+from rekd.study import append_row, read_rows
 
 
 def test_a_row_needs_no_git(monkeypatch):
@@ -20,7 +21,7 @@ def test_a_row_needs_no_git(monkeypatch):
 
 WORKER = """
 import sys, conftest
-from rekd.experiment import append_row
+from rekd.study import append_row
 who, n = sys.argv[2], int(sys.argv[3])
 for i in range(n): append_row(sys.argv[1], dict(who=who, i=i, text="x" * 500))
 """
