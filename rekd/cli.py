@@ -453,11 +453,14 @@ COMMANDS: dict[type, Callable] = {Demo: run_demo, Train: run_train, Evaluate: ru
 def epochs_told():
     "Where there is no terminal, what the log `rekd` says goes to stderr."
     log, lines = logging.getLogger("rekd"), logging.StreamHandler()
+    before = log.level
     if not sys.stderr.isatty():
         log.addHandler(lines)
         log.setLevel(logging.INFO)
     try: yield
-    finally: log.removeHandler(lines)
+    finally:
+        log.removeHandler(lines)
+        log.setLevel(before)
 
 # %% ../nbs/10_cli.ipynb #7ce75bc5
 def main(args: list[str] | None = None):
