@@ -290,10 +290,12 @@ def check_saving(
         again = type(model).from_pretrained(place / "model").state_dict()
         bad = [k for k, v in model.state_dict().items() if k not in again or not torch.equal(v.cpu().to(again[k].dtype), again[k])]
         if bad: problem = f"{len(bad)} weights come back other than they were, the first is {bad[0]}"
-    except WriteError:
-        if out: raise # a full disk is no fault of the model's
-    except Exception as e: problem = f"{type(e).__name__}: {' '.join(str(e).split())[:300]}"
+    except WriteError as e:
+        if isinstance(e.__cause__, RuntimeError): problem = str(e.__cause__)
+        elif out: raise # a full disk is no fault of the model's
+    except Exception as e: problem = f"{type(e).__name__}: {e}"
     finally: shutil.rmtree(place, ignore_errors=True)
+    problem = " ".join(problem.split())[:300]
     if problem and out: raise ModelError(f"this model cannot be saved and loaded again, so nothing was trained. {problem}")
     if problem: warnings.warn(f"this model cannot be saved and loaded again, its training stays in memory. {problem}", stacklevel=3)
 
