@@ -24,9 +24,12 @@ class Registry(dict[str, Any]):
         "A decorator that gives a class or function its name. SettingError if another one has it."
         if not isinstance(name, str) or not name.strip(): raise SettingError(f"a {self.what} needs a name, got {shown(name)}")
         def give(part):
-            mine, theirs = (getattr(p, "__module__", None) for p in (part, self.get(name, part)))
-            if mine != theirs: raise SettingError(f"the {self.what} {name!r} of {mine} is already one of {theirs}: choose another name")
-            self[name] = part # the same module again is a cell that was run twice
+            other = self.get(name, part)
+            mine, theirs = (getattr(p, "__module__", None) for p in (part, other))
+            again = "__main__" in (mine, theirs) and getattr(part, "__qualname__", None) == getattr(other, "__qualname__", None) # a notebook's cell
+            if mine != theirs and not again:
+                raise SettingError(f"the {self.what} {name!r} of {mine} is already one of {theirs}: choose another name")
+            self[name] = part
             return part
         return give
     def find(self, name: str):
