@@ -8,7 +8,7 @@ __all__ = ['Mask', 'Start', 'NAMES', 'COMMANDS', 'Objective', 'objective_names',
            'run_train', 'Study', 'hours', 'variant_column', 'show_plan', 'file_name', 'run_study', 'Table', 'run_table',
            'Evaluate', 'readable_dataset', 'its_row', 'its_data', 'test_rows', 'trained', 'run_evaluate', 'Explain',
            'read_input', 'run_explain', 'Report', 'short_names', 'typed', 'run_report', 'Presets', 'run_presets',
-           'Starter', 'run_starter', 'epochs_told', 'main']
+           'Starter', 'run_starter', 'epochs_told', 'joined', 'main']
 
 # %% ../nbs/hood/cli.ipynb #53028aca
 import json
@@ -384,7 +384,7 @@ class Explain(Plugged):
     "Predict one input and show the features that the prediction was made from."
     model: tyro.conf.Positional[str] # a folder, a shipped model, a preset, a run, or a hub id
     text: str | None = None # the text itself
-    text_file: Path | None = None # a UTF-8 text file, read as one text
+    text_file: Path | None = None # a UTF-8 text file, read as one text; - for standard input
     image: Path | None = None # a picture
     mask: Mask = "topk"
     sparsity: float | None = None # share of features kept by topk; the model's own by default
@@ -408,7 +408,8 @@ def read_input(
     if len(given) != 1: raise SettingError("give one input: --text \"...\", --text-file FILE or --image FILE")
     if command.image: return _read_picture(command.image)
     text, name = command.text or "", "--text"
-    if command.text_file:
+    if command.text_file == Path("-"): text, name = sys.stdin.read(), "standard input"
+    elif command.text_file:
         name = str(command.text_file)
         try: text = command.text_file.read_text(encoding="utf-8")
         except FileNotFoundError: raise MissingError(f"no file {name}: --text-file takes a text file's path") from None
@@ -433,8 +434,7 @@ def run_explain(command: Explain):
     if command.json: print(json.dumps(e.to_dict()))
     else:
         print(verdict(e))
-        if kind == "text": print(to_terminal(e, colour(), None))
-        else: print("kept (row, column):", " ".join(f"({r}, {c})" for (r, c), k in zip(e.features, e.mask) if k))
+        print(to_terminal(e, colour(), None))
     if command.html:
         note = f"{command.model} predicts {verdict(e)} from what is marked; its predictor saw nothing else."
         save(command.html, rationale_page([{command.model: e}], title="A rationale", note=note))
@@ -444,9 +444,11 @@ def run_explain(command: Explain):
 class Report(Plugged):
     "Write one HTML file in which to compare models: rationales at any sparsity, predictions, people's marks, metrics."
     models: tyro.conf.Positional[list[str]] # each a folder, a shipped model, a preset, a run, or a hub id
-    dataset: str | None = None # a data set, or a folder with train.parquet and test.parquet; else the first run's own, or imdb's or cifar10's starter set
+    dataset: str | None = None # a data set, a folder with a test part, or one file; else the first run's own, or imdb's or cifar10's starter set
     out: Path = Path("report.html")
     starter: bool = False # the repo's starter set
+    text_column: str | None = None # the column of texts or pictures; the run's own, or text (else image), by default
+    label_column: str | None = None # the run's own, or label, by default
     examples: int = 50 # on the page: a sample of the test part in which each class has its share
     seed: int = 0 # which examples
     n_test: int | None = None # measure only so many rows; those of the run by default
@@ -474,7 +476,8 @@ def typed(command) -> str: # such as "rekd report imdb-teacher --examples 4"
 def run_report(command: Report):
     "Measure the models on the whole test part, read some examples with each, write the page, print the numbers."
     from rekd import __version__
-    from rekd.show import human_marks, report_data, report_page, stratified_sample, whole_test
+    from rekd.evaluate import human_words
+    from rekd.show import report_data, report_page, stratified_sample, whole_test
     if not command.models: raise SettingError("a report needs a model: name one or several")
     if command.examples < 1: raise SettingError(f"--examples must be at least 1, got {command.examples}")
     if command.seed < 0: raise SettingError(f"--seed must be at least 0, got {command.seed}")
@@ -482,11 +485,11 @@ def run_report(command: Report):
     names = list(dict.fromkeys(command.models)) # one given twice is shown once
     found = [trained(name) for name in names]
     models = {s: model for s, (model, _) in zip(short_names(names), found)}
-    dataset, starter, n_test = its_data(command, *found[0])
-    test, whole, taken = whole_test(models, dataset, starter, n_test if command.n_test is None else command.n_test)
+    read, n_test = test_rows(command, *found[0])
+    test, whole, taken = whole_test(models, read, n_test=n_test if command.n_test is None else command.n_test)
     rows, title = stratified_sample(test.labels, command.examples, command.seed), whole[0]["data"]
     sources, truths = list(test.rows.select(rows)["input"]), [test.labels[i] for i in rows]
-    humans = human_marks(dataset, starter, sources)
+    humans = human_words(test.rows.select(rows), read.where["test"])
     chosen = (f"All {len(rows):,} test rows of {title}." if len(rows) == len(test) else
               f"{len(rows):,} of the {len(test):,} test rows{' (n_test)' * whole[0]['part']} of {title}: a sample by chance, each class with its share "
               f"(seed {command.seed}), in the order of the rows.")
@@ -568,12 +571,21 @@ def epochs_told():
         log.setLevel(before)
 
 # %% ../nbs/hood/cli.ipynb #7ce75bc5
+def joined(args: list[str]) -> list[str]:
+    "The words of a command line; a text may begin with a dash, as in `--text -awful`."
+    out: list[str] = []
+    for word in args:
+        if out and out[-1] == "--text" and word.startswith("-") and (" " in word or not word.startswith("--")): out[-1] = f"--text={word}"
+        else: out.append(word)
+    return out
+
 def main(args: list[str] | None = None):
     "Entry point of `rekd`: a wrong input ends in one line that says what to do."
     for stream in (sys.stdout, sys.stderr): # a terminal that cannot show a letter shows "?"
         if hasattr(stream, "reconfigure"): stream.reconfigure(errors="replace")
+    args = joined(sys.argv[1:] if args is None else args)
     try:
-        bring(plugins(sys.argv[1:] if args is None else args))
+        bring(plugins(args))
         command = tyro.extras.subcommand_cli_from_dict(
             {c.__name__.lower(): c for c in COMMANDS}, prog="rekd",
             description="Self-explaining classifiers: select a few features, predict from nothing else.", args=args, registry=NAMES)

@@ -7,7 +7,7 @@ __all__ = ['KEPT', 'DROPPED', 'RESET', 'STYLE', 'COLOURS', 'MARKERS', 'TRACED', 
            'verdict', 'human_rationale', 'side_by_side', 'rationale_page', 'image_grid', 'model_colours', 'panel',
            'plot_curves', 'runs_by_model', 'plot_seeds', 'plot_traces', 'plot_shares', 'soft_choices',
            'plot_temperature', 'draw_frame', 'rationale_gif', 'sweep', 'report_data', 'report_page', 'taken_as',
-           'whole_test', 'stratified_sample', 'human_marks']
+           'whole_test', 'stratified_sample']
 
 # %% ../nbs/07_show.ipynb #b06a6600
 import base64, hashlib, html, io, json, logging, re
@@ -27,9 +27,9 @@ from .select import gumbel_noise, gumbel_softmax
 from .backbone import _to_rgb
 from .model import (Explanation, RationaleModel, _by_span, _overlay, _read_to, _shade, _tags, _without_tags, _words,
                         check_selects, to_device)
-from .data import Examples, class_numbers, data_folder, load_test, read_folder
+from .data import Examples, Rows, class_numbers, load_test
 from .train import validate
-from .evaluate import comprehensiveness, judge_document, load_eraser, plausibility, sufficiency, word_spans
+from .evaluate import comprehensiveness, judge_document, plausibility, sufficiency, word_spans
 
 # %% ../nbs/07_show.ipynb #e7608431
 def segments(
@@ -750,10 +750,10 @@ def _counted(examples, bar, items):
 
 def whole_test(
     models: dict[str, RationaleModel], # name -> model, of one task
-    dataset: str, # see `load_test`
+    dataset: str | Rows, # see `load_test`
     starter: bool = False, # the repo's starter set
     n_test: int | None = None, # use only so many rows of the test part
-) -> tuple[Examples, list[dict], str]: # the test part, labels as the models number them; what each model reaches on it; `taken_as`
+) -> tuple[Examples, list[dict], str]: # the test part, labels as the models number them; what each model reaches on it; what was taken for what
     """Accuracy and selection rate of each model under top-k at its own share, as `rekd evaluate` measures them.
     SettingError for models of different tasks, ModelError for one that never learned to select; errors as in `load_test` and `class_numbers`."""
     from tqdm.auto import tqdm
@@ -761,8 +761,10 @@ def whole_test(
     labels = _same_task(models, first.generator.backbone.modality if first else "")
     tests = {name: load_test(dataset, m.processor, starter, n_test) for name, m in models.items()}
     names, out = next(iter(tests.values()))[1], []
-    number, said = class_numbers(names, labels), taken_as(names, labels)
-    title = Path(dataset).resolve().name + ", starter set" * starter
+    number = class_numbers(names, labels)
+    said = "; ".join(dataset.notes) if isinstance(dataset, Rows) else taken_as(names, labels)
+    where, starter = (dataset.name, dataset.starter) if isinstance(dataset, Rows) else (dataset, starter)
+    title = Path(where).resolve().name + ", starter set" * starter
     with tqdm(total=sum(len(t) for t, _ in tests.values()), disable=None, unit=" rows", desc="the whole test part") as bar:
         for name, (test, _) in tests.items():
             logging.getLogger("rekd").info(f"{name}: measuring on {len(test):,} test rows")
@@ -791,15 +793,3 @@ def stratified_sample(
         seen[labels[i]] += 1
         places.append(((seen[labels[i]] - 0.5) / sizes[labels[i]], at, i)) # two in one place: the seed decides
     return sorted(i for *_, i in sorted(places)[:n])
-
-# %% ../nbs/07_show.ipynb #60a2e6a8
-def human_marks(
-    dataset: str, # see `load_test`
-    starter: bool, # the repo's starter set
-    texts: list[str], # of its test part
-) -> list | None: # people's 0/1 of each whitespace word; None where the data have none
-    "The human rationales of some texts. DataError as in `load_eraser`."
-    folder = data_folder(dataset, starter)
-    if not folder or not isinstance(texts[0], str) or "evidence" not in read_folder(folder)["test"].column_names: return None
-    marks = {row["text"]: row["human"] for row in load_eraser(folder)["test"]}
-    return [marks[text] for text in texts]
