@@ -20,10 +20,10 @@ from fastcore.basics import patch
 from huggingface_hub import EvalResult, ModelCard, ModelCardData, ModelHubMixin, snapshot_download
 from huggingface_hub.errors import HFValidationError, HTTPError
 from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 from .errors import MissingError, ModelError, SettingError, WriteError, check_name, check_number, shown
-from .checkpoint import replacing
+from .checkpoint import fill, named_weights, replacing
 from .registry import BACKBONES
 from .select import deterministic_mask, gumbel_softmax, topk_mask
 from .backbone import (Backbone, ImageProcessor, TextProcessor, backbone_from_config, load_backbone, check_backbone, is_known, load_processor,
@@ -480,24 +480,11 @@ def _preprocessor(p: ImageProcessor) -> dict:
                 do_rescale=True, rescale_factor=1 / 255,
                 do_normalize=True, image_mean=list(p.mean), image_std=list(p.std))
 
-# %% ../nbs/02_model.ipynb #29f81201
-def _weights(model: nn.Module) -> tuple[dict[str, Tensor], dict[str, str]]: # by name; other name -> name of the same weight
-    "All weights and buffers under their plain names, each in memory of its own, shared ones once."
-    weights: dict[str, Tensor] = {}
-    twins: dict[str, str] = {}
-    seen: dict[int, str] = {}
-    for name, tensor in model.state_dict(keep_vars=True).items():
-        name = name.replace("_orig_mod.", "")
-        if (first := seen.setdefault(id(tensor), name)) != name: twins[name] = first; continue
-        own = tensor.is_contiguous() and (tensor.is_meta or tensor.untyped_storage().nbytes() == tensor.nbytes)
-        weights[name] = tensor.detach() if own else tensor.detach().clone(memory_format=torch.contiguous_format)
-    return weights, twins
-
 # %% ../nbs/02_model.ipynb #de2c57c5
 def _sketch(config: ModelConfig, processor) -> dict[str, tuple]: # shape of each weight and buffer, shared ones once
     "What a configuration means, found out without memory."
     with torch.random.fork_rng(devices=[]), torch.device("meta"):
-        return {k: tuple(w.shape) for k, w in _weights(RationaleModel(config, processor))[0].items()}
+        return {k: tuple(w.shape) for k, w in named_weights(RationaleModel(config, processor))[0].items()}
 
 def _check_loadable(model: RationaleModel, weights: dict[str, Tensor]):
     "ModelError unless a model that is built from the configuration has these weights."
@@ -531,7 +518,7 @@ def _save_pretrained(self: RationaleModel, save_directory: Path):
     "Write everything but the model card; `ModelHubMixin.save_pretrained` calls this. ModelError for weights that could not be loaded again."
     write = lambda name, value: (save_directory / name).write_text(json.dumps(value, indent=1))
     write("config.json", dict(format=FORMAT, **asdict(self.config), processor=self.processor.to_dict(), **_plugin(self)))
-    weights, twins = _weights(self)
+    weights, twins = named_weights(self)
     _check_loadable(self, weights)
     save_file(weights, save_directory / "model.safetensors", twins or None)
     if isinstance(self.processor, TextProcessor): self.processor.tokenizer.save_pretrained(save_directory)
@@ -713,12 +700,7 @@ def _check_size(file: Path, config: ModelConfig, processor):
 @patch
 def _load_weights(self: RationaleModel, file: Path):
     "Fill in the weights of a file. ModelError if names or shapes differ, or a weight is not finite."
-    try:
-        found = load_file(file)
-        for other, name in _weights(self)[1].items(): # shared weights stand in the file under one of their names
-            if name not in found and other in found: found[name] = found[other]
-            if other not in found and name in found: found[other] = found[name]
-        self.load_state_dict(found)
+    try: fill(self, file)
     except Exception as e: raise ModelError(f"{file} does not fit its config.json: {' '.join(str(e).split())[:300]}") from e
     bad = [k for k, p in self.named_parameters() if not p.isfinite().all()] + [k for k, x in self.named_buffers() if x.isnan().any()]
     if bad:

@@ -4,9 +4,10 @@
 
 # %% auto #0
 __all__ = ['STARTS', 'SECTIONS', 'SHIPPED', 'EXPERIMENTS', 'DataSettings', 'ModelSettings', 'ObjectiveSettings', 'RunConfig',
-           'flat', 'differences', 'objectives', 'objective_class', 'options_of', 'check_start', 'settable', 'full_name',
-           'typed', 'preset_files', 'find_preset', 'from_scratch', 'merged', 'Preset', 'load_preset', 'no_effect',
-           'read_overrides', 'resolve', 'fitting', 'check_effect', 'to_toml', 'preset_text', 'compare_presets']
+           'flat', 'differences', 'objectives', 'objective_class', 'options_of', 'shared_options', 'check_start',
+           'settable', 'full_name', 'typed', 'preset_files', 'find_preset', 'from_scratch', 'merged', 'Preset',
+           'load_preset', 'no_effect', 'read_overrides', 'resolve', 'fitting', 'check_effect', 'to_toml', 'preset_text',
+           'compare_presets']
 
 # %% ../nbs/hood/preset.ipynb #dda6029c
 import inspect, json, tomllib, types
@@ -127,6 +128,14 @@ def options_of(
     named = {k: p for k, p in inspect.signature(part).parameters.items()
              if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY) and not k.startswith("cache")}
     return {k: str | None if k == "teacher" else hints.get(k, Any) for k in named}
+
+def shared_options(
+    objective: str, # its name
+) -> dict[str, Any]: # name -> type
+    "What a setting for all objectives means to this one: nothing if it does without a teacher, as plain CLS, unless it is named."
+    teacher = inspect.signature(objective_class(objective)).parameters.get("teacher")
+    return options_of(objective) if teacher is None or teacher.default is inspect.Parameter.empty else {}
+
 
 # %% ../nbs/hood/preset.ipynb #e78a0024
 STARTS: dict[str, dict] = {"paper": {}, "warm": {"train": {"sparsity_start": 0.5}}} # what a start brings along
@@ -334,8 +343,9 @@ def no_effect(
     if rest:
         every = ".".join(rest) if rest[0] == "train" else f"objective.{rest[0]}"
         return f"{name} has no effect on {objective}: take --objective {key}, or set {every}"
-    if key in options_of(objective): return None
-    return f"{name} has no effect on {objective}: it is a setting of {', '.join(o for o in objectives() if key in options_of(o))}"
+    if key in shared_options(objective): return None
+    own = f"; set objective.{objective}.{key} if you mean it" if key in options_of(objective) else ""
+    return f"{name} has no effect on {objective}: it is a setting of {', '.join(o for o in objectives() if key in shared_options(o))}{own}"
 
 def read_overrides(
     overrides: dict | None, # such as {"lr": 1e-4, "objective.re.per": "example"}
@@ -352,7 +362,7 @@ def read_overrides(
 # %% ../nbs/hood/preset.ipynb #2753445b
 def _picked(tree: dict, objective: str, start: str) -> dict[str, dict]:
     "What a tree says to a run, section by section."
-    every, mine, own = tree.get("objective", {}), options_of(objective), tree.get("objective", {}).get(objective, {})
+    every, mine, own = tree.get("objective", {}), shared_options(objective), tree.get("objective", {}).get(objective, {})
     options = {k: v for k, v in every.items() if k in mine and not isinstance(v, dict)} | {k: v for k, v in own.items() if k != "train"}
     train = tree.get("train", {}) | own.get("train", {}) | tree.get("start", {}).get(start, {}).get("train", {})
     return dict(data=tree.get("data", {}), model=tree.get("model", {}), objective=options, train=train)

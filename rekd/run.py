@@ -30,7 +30,7 @@ from .errors import DataError, MissingError, SettingError, check_name, check_num
 from .loss import CLS, REKD
 from .model import RationaleModel, build_model
 from .preset import (SECTIONS, ModelSettings, Preset, RunConfig, check_effect, differences, fitting, flat, load_preset, objective_class, objectives,
-                         options_of, preset_files, read_overrides, resolve)
+                         preset_files, read_overrides, resolve, shared_options)
 from .show import draw_frame, verdict
 from .train import SEEDS, bf16_units, data_fingerprint, fingerprint, fit, is_main, make_accelerator, resolve_precision, validate, warm_start
 from safetensors.torch import load_file, save_file
@@ -155,7 +155,7 @@ def row_settings(row: dict) -> dict: # as `preset.flat` gives them
     if parts <= set(config): return flat(config)
     told, was = config | config.get("train", {}), dict(name="dataset", per="sparsity_per")
     if row["objective"] == "re" and told.get("re_select_lambda") is not None: told["select_lambda"] = told["re_select_lambda"]
-    options = options_of(row["objective"]) if row["objective"] in objectives() else {}
+    options = shared_options(row["objective"]) if row["objective"] in objectives() else {}
     names = [("objective", k) for k in options] + [(s, f.name) for s, c in SECTIONS.items() for f in fields(c)]
     run = {"objective.name": row["objective"], "objective.start": row["start"]}
     return run | {f"{s}.{k}": told[was.get(k, k)] for s, k in names if was.get(k, k) in told}
@@ -323,7 +323,7 @@ def run(
     """Train one model and measure it.
     Names, settings, seed and teacher are checked first: SettingError, MissingError, ModelError; then errors as in `load_data` and `fit`."""
     preset, changes = load_preset(preset), read_overrides(overrides)
-    if isinstance(teacher, str): changes["objective.teacher"] = teacher # so that the row tells
+    if isinstance(teacher, str): changes[f"objective.{objective}.teacher"] = teacher # so that the row tells
     check_run(seed, part)
     config, name = resolve(preset, objective, start, fitting(changes, objective, start)), name or preset.name
     check_effect(changes, [(objective, start), *([("cls", "paper")] if start == "warm" else [])])

@@ -203,7 +203,7 @@ def test_another_tokenizer_of_the_same_name_tokenizes_anew(tmp_path):
 
 
 def tried(home, dataset, objective="cls", *more): # noqa: F811
-    main(["train", "demo", "--objective", objective, "--set", f"dataset={dataset}", "epochs=1", "cls_epochs=1", "precision=no", "val_share=0.5", "max_length=16", *more])
+    main(["train", "demo", "--objective", objective, "--set", f"dataset={dataset}", "epochs=1", "precision=no", "val_share=0.5", "max_length=16", *more])
     folder = home / "runs" / "demo" / f"{objective}-paper-2025"
     return folder, json.loads((folder / "row.json").read_text())
 
@@ -399,7 +399,7 @@ def test_a_folder_of_classes(home, tmp_path, caplog): # noqa: F811
     rows, names = load_rows(str(tmp_path / "pets"))
     assert names == ["cat", "dog"] and len(rows["train"]) == 8 and [names[y] for y in rows["test"]["label"]] == ["cat"] * 2 + ["dog"] * 2 and "notes.txt" in caplog.text
     assert rows["train"][7]["input"].getpixel((0, 0))[0] == 130 and rows["train"].column_names == ["input", "label"]
-    main(["train", "cpu-cifar10", "--objective", "cls", "--set", f"dataset={tmp_path / 'pets'}", "cls_epochs=1", "val_share=0.5", "precision=no", "batch_size=4"])
+    main(["train", "cpu-cifar10", "--objective", "cls", "--set", f"dataset={tmp_path / 'pets'}", "epochs=1", "val_share=0.5", "precision=no", "batch_size=4"])
     folder = home / "runs" / "cpu-cifar10" / "cls-paper-2025"
     assert accuracy(folder) == json.loads((folder / "row.json").read_text())["masks"]["none"]["accuracy"]
     alone, names = load_test(str(tmp_path / "pets" / "test"), ImageProcessor(16, 4), labels=["bird", "dog", "cat"])
@@ -449,7 +449,7 @@ def test_a_folder_of_other_things_is_no_folder_of_classes(tmp_path):
 def test_columns_of_other_names(home, tmp_path): # noqa: F811
     toy(tmp_path / "d", head=("review", "stars"))
     with pytest.raises(DataError, match=r"train has no column 'text' or 'image'; its columns are \['review', 'stars'\]; --text-column"): load_rows(str(tmp_path / "d"))
-    main(["train", "demo", "--objective", "cls", "--text-column", "review", "--label-column", "stars", "--set", f"dataset={tmp_path / 'd'}", "cls_epochs=1", "precision=no", "val_share=0.5"])
+    main(["train", "demo", "--objective", "cls", "--text-column", "review", "--label-column", "stars", "--set", f"dataset={tmp_path / 'd'}", "epochs=1", "precision=no", "val_share=0.5"])
     folder = home / "runs" / "demo" / "cls-paper-2025"
     assert accuracy(folder) == accuracy(folder, "--dataset", str(tmp_path / "d" / "test.csv"), "--text-column", "review", "--label-column", "stars")
     with pytest.raises(SettingError, match="both in the column"): load_rows(str(tmp_path / "d"), text_column="review", label_column="review")

@@ -90,7 +90,7 @@ def test_only_the_main_process_writes(seen):
 
 def test_the_command_line_in_two_processes(home): # noqa: F811
     "`accelerate launch --multi_gpu --num_processes 2 -m rekd.cli train ...`: a warm start trains CLS first; one table, one row, one model."
-    settings = ["n_train=20", "n_test=7", "val_share=0.5", "epochs=1", "cls_epochs=1", "batch_size=4", "precision=no"]
+    settings = ["n_train=20", "n_test=7", "val_share=0.5", "epochs=1", "batch_size=4", "precision=no"]
     done = launch("accelerate", "-m", "rekd.cli", "train", "demo", "--objective", "re", "--start", "warm", "--set", *settings, cwd=home)
     assert done.stdout.count("topk") == 1 and done.stdout.count("The model is in") == 1
     for folder in ("cls-paper-2025", "re-warm-2025"):
