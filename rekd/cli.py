@@ -257,7 +257,7 @@ def run_study(command: Study):
     from rekd.preset import load_preset, read_overrides
     from rekd.study import conflict, planned, results_file, study
     from rekd.train import is_main
-    preset, changes = load_preset(command.preset, study=True), read_overrides(parse_changes(command.set))
+    preset, changes = load_preset(command.preset, study=True), read_overrides(changes_of(command))
     if command.teacher: changes["objective.teacher"] = command.teacher
     name = preset.name if command.name is None else file_name(command.name)
     if command.dry_run:

@@ -192,8 +192,8 @@ def warm_from_cls(model: RationaleModel, data: Data, preset: Preset, changes: di
             run(preset, "cls", seed, overrides=mine, out=folder, resume=True, quiet=quiet, name=name)
     row = json.loads((folder / "row.json").read_text(encoding="utf-8"))
     config = resolve(preset, "cls", "paper", mine)
-    check_same(row_settings(row), config, folder, "move it away, use another folder (--out), or change this objective alone (objective.NAME.train.KEY)")
     if row.get("teacher"): raise SettingError(f"{folder} was distilled from {row['teacher']!r}: a warm start begins from plain CLS, move it away")
+    check_same(row_settings(row), config, folder, "move it away, use another folder (--out), or change this objective alone (objective.NAME.train.KEY)")
     if row.get("data") not in (None, data_fingerprint(data)): # rows of older versions do not tell
         raise SettingError(f"{folder} learned from other rows than {config.data.name} has now: move it away, or use another folder")
     model.load_state_dict(RationaleModel.from_pretrained(folder / "model").state_dict())
@@ -285,7 +285,7 @@ def check_run(seed: int, part: str):
 # %% ../nbs/hood/run.ipynb #e5bf96c5
 def hold_settings(out: Path, config: RunConfig, resume: bool):
     "Write a run's settings into its folder. SettingError for a resume with others."
-    file, started = out / "run.json", any(out.glob("checkpoint-*"))
+    file, started = out / "run.json", any(out.glob("checkpoint-*")) or (out / "finished.json").is_file()
     if started and file.is_file(): # an older run has no such file; `fit` compares all the same
         if resume: check_same(flat(json.loads(file.read_text(encoding="utf-8"))), config, out)
     elif is_main():

@@ -23,7 +23,7 @@ from accelerate.state import AcceleratorState
 from fastcore.basics import patch
 from tqdm.auto import tqdm
 from .errors import DataError, ModelError, RekdError, SettingError, WriteError, check_name, check_number, shown
-from .checkpoint import RunFolder
+from .checkpoint import named_weights, RunFolder
 from .select import temperature, topk_mask
 from .loss import RandomMask, StepContext, example_noise, seed_of
 from .model import RationaleModel, evaluating, to_device
@@ -287,8 +287,8 @@ def check_saving(
     place, problem = out / ".checkpoint-trial.tmp" if out else Path(tempfile.mkdtemp()), ""
     try:
         model.save_pretrained(place / "model")
-        again = type(model).from_pretrained(place / "model").state_dict()
-        bad = [k for k, v in model.state_dict().items() if k not in again or not torch.equal(v.cpu().to(again[k].dtype), again[k])]
+        mine, again = (named_weights(m)[0] for m in (model, type(model).from_pretrained(place / "model")))
+        bad = [k for k, v in mine.items() if k not in again or not torch.equal(v.cpu().to(again[k].dtype), again[k])]
         if bad: problem = f"{len(bad)} weights come back other than they were, the first is {bad[0]}"
     except WriteError as e:
         if isinstance(e.__cause__, RuntimeError): problem = str(e.__cause__)

@@ -217,7 +217,7 @@ def test_a_run_remembers_its_data(home, tmp_path, monkeypatch, capsys): # noqa: 
     "Measured from another folder with another `toy`; with changed data; without them."
     toy(tmp_path / "toy", 24)
     folder, row = tried(home, "toy")
-    assert row["config"]["dataset"] == row["source"]["name"] == str(tmp_path / "toy") and set(row["source"]["parts"]) == {"train", "test"}
+    assert row["config"]["data"]["name"] == row["source"]["name"] == str(tmp_path / "toy") and set(row["source"]["parts"]) == {"train", "test"}
     toy(tmp_path / "else" / "toy", 60, ("up", "down"))
     monkeypatch.chdir(tmp_path / "else")
     capsys.readouterr()
@@ -230,15 +230,16 @@ def test_a_run_remembers_its_data(home, tmp_path, monkeypatch, capsys): # noqa: 
     assert f"{tmp_path / 'toy'}: the test part is not what the run was measured on" in capsys.readouterr().err
     (tmp_path / "toy").rename(tmp_path / "moved")
     with pytest.raises(SystemExit, match=r"toy, which is not there any more: .*--dataset"): accuracy(folder)
-    del row["source"], row["config"]["text_column"], row["config"]["label_column"] # a row of an older version
-    (folder / "row.json").write_text(json.dumps(row | dict(config=row["config"] | dict(dataset="moved"))))
+    del row["source"] # a row of an older version
+    was = row["config"]
+    (folder / "row.json").write_text(json.dumps(row | dict(config=was["model"] | dict(dataset="moved", starter=False, n_train=None, n_test=None, train=was["train"]))))
     monkeypatch.chdir(tmp_path)
     assert 0 <= accuracy(folder) <= 1
 
 
 def test_a_row_of_a_named_data_set_holds_no_path(home, tmp_path): # noqa: F811
     _, row = tried(home, "imdb", "cls", "starter=false")
-    assert row["source"]["name"] == "imdb" and str(home)[:5] not in json.dumps(dict(source=row["source"], dataset=row["config"]["dataset"]))
+    assert row["source"]["name"] == "imdb" and str(home)[:5] not in json.dumps(dict(source=row["source"], dataset=row["config"]["data"]["name"]))
 
 
 def test_four_classes_from_training_to_explanation(home, tmp_path, capsys): # noqa: F811

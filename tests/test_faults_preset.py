@@ -1,5 +1,6 @@
 "Presets and studies of a stranger: files, plugins, and rows that are not taken for others."
 import json
+from pathlib import Path
 
 import pytest
 from test_presets import home, tiny_bert, world # noqa: F401 (fixtures)
@@ -34,7 +35,7 @@ def test_a_strangers_preset_and_study_from_the_command_line(home, monkeypatch, c
                                   '[study]\nmeasure_on = "val"\nseeds = [7]\ncells = [\n  { objective = "cls" },\n  { objective = "re", start = "warm", name = "heavy", set = { select_lambda = 0.5, train.clip = 2 } },\n]\n')
     main(["train", "my.toml", "--objective", "re", "--set", "epochs=1", "select_lambda=0.5"])
     row = json.loads((home / "runs" / "my" / "re-paper-2025" / "row.json").read_text())
-    assert (row["study"], row["config"]["data"]["name"], row["config"]["train"]["epochs"], row["config"]["objective"]["options"]["select_lambda"]) == ("my", "mine", 1, 0.5)
+    assert (row["study"], row["config"]["data"]["name"], row["config"]["train"]["epochs"], row["config"]["objective"]["options"]["select_lambda"]) == ("my", str(Path("mine").absolute()), 1, 0.5)
     assert row["made_from"]["rows"] == dict(train=24, test=24) and row["made_from"]["weights"]
     main(["study", "my.toml"])
     rows = read_rows(results_file("my"))

@@ -16,7 +16,8 @@ UNMARKED = {
     "test_bad_input.py": "every training in it is refused",
     "test_model.py": "looks at gradients, takes no step",
     "06_evaluate": "fits readers of scikit-learn, on numpy's numbers",
-    "09_experiment": "trains on 96 reviews to have a row, and asserts only what is in the row",
+    "run": "trains on 96 reviews to have a row, and asserts only what is in the row",
+    "test_faults_net.py": "trains one step to have something to save",
 }
 
 

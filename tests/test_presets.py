@@ -175,7 +175,7 @@ def test_a_study_looks_for_the_teachers_of_its_variants_first(home, monkeypatch)
     import rekd.study as module
     monkeypatch.setenv("REKD_ARTIFACTS", str(home / "artifacts"))
     monkeypatch.setattr(module, "run", lambda *a, **k: pytest.fail("trained before the teachers were looked for"))
-    monkeypatch.setattr("rekd.run.load_teacher", lambda t: (_ for _ in ()).throw(MissingError(t)) if "weak" in t else None)
+    monkeypatch.setattr("rekd.run.load_teacher", lambda t, **k: (_ for _ in ()).throw(MissingError(t)) if "weak" in t else None)
     with pytest.raises(MissingError, match="cpu-imdb-weak-teacher"): study("cpu-imdb-ablations", seeds=[1])
 
 
