@@ -39,6 +39,7 @@ def test_cls_learns_from_what_its_teacher_says_to_a_user(selects, text_data):
     assert loss.item() == pytest.approx((0.2 * ce + 0.8 * 9 * kl).item(), abs=1e-6) and parts.keys() == {"ce", "kd_y"}
 
 
+@pytest.mark.trains
 def test_a_distilled_classifier_agrees_more_with_its_teacher_and_the_teacher_stays(text_data):
     "Labels are coin tosses, so that only the teacher can be learned."
     rng = torch.Generator().manual_seed(0)
@@ -380,6 +381,7 @@ def test_an_estimator_of_ones_own_follows_the_true_gradient(plugin):
     torch.testing.assert_close(z.grad, exact, atol=0.03, rtol=0)
 
 
+@pytest.mark.trains
 @pytest.mark.parametrize("objective", [lambda **kw: RE(0.01, **kw), lambda **kw: REKD(make_model("bert", 7), 0.01, **kw)])
 def test_an_estimator_of_ones_own_trains_the_generator(plugin, objective, text_data):
     model = make_model("bert", 5)
