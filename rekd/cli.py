@@ -72,14 +72,14 @@ def bring(modules: list[str]):
 def parse_changes(
     pairs: list[str], # such as ["lr=1e-4", "alpha=none"]
 ) -> dict:
-    "KEY=VALUE settings as a dict; numbers, true, false and none are read as such. SettingError for another form."
-    words, out = {"true": True, "false": False, "none": None}, {}
+    "KEY=VALUE settings as a dict, each value as its setting's type asks. SettingError for another form."
+    from rekd.preset import said
+    out: dict = {}
     for pair in pairs:
         key, eq, value = pair.partition("=")
         if not eq or not key: raise SettingError(f"--set takes KEY=VALUE, got {shown(pair)}")
         if key in out: raise SettingError(f"--set has {key} twice: leave one out")
-        try: out[key] = words[value.lower()] if value.lower() in words else json.loads(value)
-        except json.JSONDecodeError: out[key] = value
+        out[key] = said(key, value)
     return out
 
 # %% ../nbs/hood/cli.ipynb #b1eae828
@@ -197,13 +197,13 @@ def changes_of(command) -> dict:
 
 def run_train(command: Train):
     "Train one model and print what it reaches on the test part."
-    from rekd.preset import load_preset, options_of
+    from rekd.preset import load_preset, options_of, own_name
     from rekd.run import run, run_folder
     from rekd.train import is_main
     if command.teacher and "teacher" not in options_of(command.objective):
         raise SettingError(f"--teacher has no effect on {command.objective}: leave it out, or take --objective rekd or cls")
     preset = load_preset(command.preset)
-    out = command.out or run_folder(preset.name, command.objective, command.start, command.seed, distilled=bool(command.teacher))
+    out = command.out or run_folder(own_name(preset), command.objective, command.start, command.seed, distilled=bool(command.teacher))
     row = run(preset, command.objective, command.seed, command.start, changes_of(command), command.teacher, out, command.resume)[1]
     if not is_main(): return
     print(table([dict(mask=m, **r) for m, r in row["masks"].items()],
@@ -254,15 +254,16 @@ def file_name(name: str) -> str: # the same
 # %% ../nbs/hood/cli.ipynb #d1ff7e6c
 def run_study(command: Study):
     "Run what is missing of a study and print all its rows."
-    from rekd.preset import load_preset, read_overrides
-    from rekd.study import conflict, planned, results_file, study
+    from rekd.preset import load_preset, own_name, read_overrides
+    from rekd.study import conflict, missing_data, planned, results_file, study
     from rekd.train import is_main
     preset, changes = load_preset(command.preset, study=True), read_overrides(changes_of(command))
     if command.teacher: changes["objective.teacher"] = command.teacher
-    name = preset.name if command.name is None else file_name(command.name)
+    name = own_name(preset) if command.name is None else file_name(command.name)
     if command.dry_run:
-        show_plan(planned(preset, command.objectives, command.seeds, command.starts, changes, name))
-        if why := conflict(preset, name, changes): print(f"But it would not start: {why}")
+        show_plan(runs := planned(preset, command.objectives, command.seeds, command.starts, changes, name))
+        why = conflict(preset, name, changes) or missing_data(preset, runs, changes)
+        if why: print(f"But it would not start: {why}")
         return
     rows = study(preset, command.objectives, command.seeds, command.starts, changes, name=name)
     if not is_main(): return
@@ -321,13 +322,21 @@ def readable_dataset(model) -> str:
 
 # %% ../nbs/hood/cli.ipynb #6799ec2b
 def its_row(folder: str) -> dict: # {} if there is none
-    "The row of the run that a model's folder belongs to."
-    row = Path(folder).parent / "row.json"
-    return json.loads(row.read_text(encoding="utf-8")) if row.is_file() else {}
+    "The row of the run that a model's folder belongs to: RUN/model, of the weights that the row was measured with (older rows do not tell)."
+    from rekd.run import weights_hash
+    here = Path(folder).absolute()
+    file = here.parent / "row.json"
+    if here.name != "model" or not file.is_file(): return {}
+    row = json.loads(file.read_text(encoding="utf-8"))
+    if row.get("weights") in (None, weights_hash(str(here))): return row
+    logging.getLogger("rekd.run").warning(f"{file} is of other weights than {here} has: it is not used")
+    return {}
 
 def its_data(command, model, folder: str) -> tuple[str, bool, int | None]: # data set, of the starter set or not, rows of test
     "The data for a command that may name none. MissingError if the run's own are gone."
+    from rekd.preset import DataSettings
     from rekd.run import row_settings
+    if command.dataset and command.starter: DataSettings(command.dataset, starter=True) # SettingError for a folder of one's own
     if command.dataset: return command.dataset, command.starter, None
     row = its_row(folder)
     if command.starter or not row: return readable_dataset(model), True, None
@@ -518,8 +527,8 @@ class Presets(Plugged):
 def run_presets(command: Presets):
     "Print all presets, or one as a file."
     from rekd.preset import load_preset, preset_files, preset_text, resolve
-    if command.name and not command.json: return print(preset_text(command.name), end="")
-    names = [command.name] if command.name else list(preset_files())
+    if command.name is not None and not command.json: return print(preset_text(command.name), end="")
+    names = list(preset_files()) if command.name is None else [command.name]
     if command.json: return print(json.dumps({k: load_preset(k).settings for k in names}, indent=1))
     rows = []
     for name in names:
@@ -560,15 +569,17 @@ COMMANDS: dict[type, Callable] = {Demo: run_demo, Train: run_train, Evaluate: ru
 # %% ../nbs/hood/cli.ipynb #1c5a4fbf
 @contextmanager
 def epochs_told():
-    "What the log `rekd` says goes to stderr; on a terminal, where a bar tells of the epochs, only what it says of the data."
-    log, lines = logging.getLogger("rekd.data" if sys.stderr.isatty() else "rekd"), logging.StreamHandler()
-    before = log.level
-    log.addHandler(lines)
-    log.setLevel(logging.INFO)
+    "What the log `rekd` says goes to stderr; on a terminal, where a bar tells of the epochs, only what it says of data and models."
+    logs, lines = [logging.getLogger(n) for n in (("rekd.data", "rekd.run") if sys.stderr.isatty() else ("rekd",))], logging.StreamHandler()
+    before = [log.level for log in logs]
+    for log in logs:
+        log.addHandler(lines)
+        log.setLevel(logging.INFO)
     try: yield
     finally:
-        log.removeHandler(lines)
-        log.setLevel(before)
+        for log, level in zip(logs, before):
+            log.removeHandler(lines)
+            log.setLevel(level)
 
 # %% ../nbs/hood/cli.ipynb #7ce75bc5
 def joined(args: list[str]) -> list[str]:
@@ -590,6 +601,10 @@ def main(args: list[str] | None = None):
             {c.__name__.lower(): c for c in COMMANDS}, prog="rekd",
             description="Self-explaining classifiers: select a few features, predict from nothing else.", args=args, registry=NAMES)
         with epochs_told(): COMMANDS[type(command)](command)
+        sys.stdout.flush()
+    except BrokenPipeError: # whoever reads has seen enough, as `head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
     except (RekdError, OSError) as e: sys.exit(f"rekd: {e}")
     except KeyboardInterrupt as e:
         print(f"rekd: {e}" if str(e) else "rekd: stopped", file=sys.stderr)

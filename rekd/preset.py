@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['STARTS', 'SECTIONS', 'SHIPPED', 'EXPERIMENTS', 'DataSettings', 'ModelSettings', 'ObjectiveSettings', 'RunConfig',
            'flat', 'differences', 'objectives', 'objective_class', 'options_of', 'shared_options', 'check_start',
-           'settable', 'full_name', 'typed', 'preset_files', 'find_preset', 'from_scratch', 'merged', 'Preset',
-           'load_preset', 'no_effect', 'read_overrides', 'resolve', 'fitting', 'check_effect', 'to_toml', 'preset_text',
-           'compare_presets']
+           'settable', 'full_name', 'typed', 'said', 'preset_files', 'find_preset', 'from_scratch', 'merged', 'Preset',
+           'load_preset', 'own_name', 'no_effect', 'read_overrides', 'resolve', 'fitting', 'check_effect', 'to_toml',
+           'preset_text', 'compare_presets']
 
 # %% ../nbs/hood/preset.ipynb #dda6029c
 import inspect, json, tomllib, types
@@ -18,7 +18,7 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 import torch
 import rekd
 from .backbone import scratch_name
-from .data import whole_path
+from .data import is_known, whole_path
 from .errors import MissingError, RekdError, SettingError, check_name, check_number, closest, shown
 from .loss import CLS, RE, REKD, RandomMask
 from .model import ModelConfig
@@ -41,6 +41,8 @@ class DataSettings:
         object.__setattr__(self, "name", whole_path(self.name)) # so that a run is measured on the same from another folder
         for name in ("n_train", "n_test"):
             if getattr(self, name) is not None: check_number(name, getattr(self, name), "[1, inf)", whole=True)
+        if self.starter and Path(self.name).is_absolute():
+            raise SettingError(f"starter names the repo's starter set, and {self.name} is your own: leave starter out")
         check_number("val_share", self.val_share, "(0, 1)")
         check_name("augment", self.augment, ("paper", "mirror"))
 
@@ -193,6 +195,20 @@ def typed(
     if type(value) in kinds or (type(value) is int and float in kinds): return value
     raise SettingError(f"{name} must be {getattr(kind, '__name__', kind)}, got {shown(value)}")
 
+def said(
+    key: str, # such as "lr", as on the command line
+    text: str, # such as "1e-4"
+):
+    "A value from a command line: where a setting is a text, that; else numbers, true, false and none are read."
+    known = settable()
+    try: kind = known[full_name(key, known)]
+    except SettingError: kind = Any # which `read_overrides` will say
+    kinds = get_args(kind) if get_origin(kind) in (Union, types.UnionType) else (kind,)
+    words = {"true": True, "false": False, "none": None}
+    if str in kinds: return None if text.lower() == "none" and type(None) in kinds else text
+    try: return words[text.lower()] if text.lower() in words else json.loads(text)
+    except json.JSONDecodeError: return text
+
 # %% ../nbs/hood/preset.ipynb #6f189030
 SHIPPED = Path(rekd.__file__).parent / "presets" # a part of the package
 EXPERIMENTS = Path(rekd.__file__).parents[1] / "nbs" / "experiments" # a clone has the files of its studies there
@@ -257,7 +273,7 @@ class Preset:
 
 def _read(file: Path) -> dict:
     "The tables of a file. SettingError if it is no TOML, or has a table of another name."
-    try: tree = tomllib.loads(file.read_text(encoding="utf-8"))
+    try: tree = tomllib.loads(file.read_text(encoding="utf-8-sig")) # Windows editors put a mark before the first letter
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e: raise SettingError(f"{file} is not a preset, which is TOML: {e}") from e
     for k, v in tree.items():
         check_name(f"{file}: a table", k, ("extends", "data", "model", "train", "objective", "start", "study", "made_from"))
@@ -306,11 +322,22 @@ def _checked(file: Path, tree: dict) -> dict: # the tree, with None for "none"
         except SettingError as e: raise SettingError(f"{file}: {e}") from None
     return _grown(out)
 
+def _beside(file: Path, own: dict):
+    "Put the whole path where a file names data that lie beside it. SettingError if other data of that name lie in the current folder."
+    name = own.get("data", {}).get("name")
+    if not name or is_known(name) or Path(name).expanduser().is_absolute(): return
+    theirs, here = file.parent / name, Path(name)
+    if not theirs.exists(): return # it may be in the current folder
+    if here.exists() and not here.samefile(theirs):
+        raise SettingError(f"{file}: data.name {name!r} is both {theirs.absolute()} and {here.absolute()}: write the whole path")
+    own["data"]["name"] = str(theirs.absolute())
+
 def _settings(file: Path, above: tuple = ()) -> dict:
     "The settings of a file and of what it extends. SettingError for a circle."
     if file.resolve() in above: raise SettingError(f"{file} extends itself, by way of {' and '.join(f.name for f in above)}")
     tree = _read(file)
     own = _checked(file, {k: v for k, v in tree.items() if k not in ("extends", "study", "made_from")})
+    _beside(file, own)
     if "extends" not in tree: return own
     return merged(_settings(_extended(tree["extends"], file), (*above, file.resolve())), own)
 
@@ -329,6 +356,12 @@ def load_preset(
         if not (isinstance(v, str) if k != "rows" else isinstance(v, dict) and all(type(n) is int for n in v.values())):
             raise SettingError(f"{file}: made_from.{k} must be {'a text' if k != 'rows' else 'a table of numbers'}, got {shown(v)}")
     return Preset(file.stem, file, _settings(file), tree.get("study", {}), tree.get("made_from", {}))
+
+def own_name(preset: Preset) -> str: # the same as `preset.name`
+    "The name for a preset's runs and rows. SettingError for a file of one's own that is called like a preset: their runs would be mixed."
+    known = {**preset_files(), **preset_files(study=True)}.get(preset.name)
+    if known is None or preset.file.resolve().parent in (SHIPPED.resolve(), *(f.resolve() for f in EXPERIMENTS.glob("*"))): return preset.name
+    raise SettingError(f"{preset.file} has the name of the preset {known}: save it under another name")
 
 # %% ../nbs/hood/preset.ipynb #02e483f7
 def no_effect(
@@ -446,7 +479,7 @@ def preset_text(preset: str | Path | Preset) -> str:
     "A preset as one file without `extends`, under the comment that heads its own. Errors as in `load_preset`."
     p = load_preset(preset)
     head = []
-    for line in p.file.read_text(encoding="utf-8").splitlines():
+    for line in p.file.read_text(encoding="utf-8-sig").splitlines():
         if not line.startswith("#"): break
         head.append(line)
     tree = {k: p.settings[k] for k in ("data", "model", "train", "objective", "start") if k in p.settings}

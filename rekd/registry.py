@@ -7,8 +7,10 @@ __all__ = ['BACKBONES', 'OBJECTIVES', 'ESTIMATORS', 'DATASETS', 'register_backbo
            'register_dataset', 'Registry', 'load_plugins']
 
 # %% ../nbs/hood/registry.ipynb #7a2d02cd
-import importlib, os, sys
+import hashlib, importlib, importlib.util, os, sys
+from contextlib import contextmanager
 from importlib.metadata import entry_points
+from pathlib import Path
 from typing import Any
 from .errors import MissingError, SettingError, closest, shown
 
@@ -48,14 +50,39 @@ register_estimator, register_dataset = ESTIMATORS.register, DATASETS.register
 
 # %% ../nbs/hood/registry.ipynb #ec3ca349
 def load_plugins(
-    *modules: str, # such as "my_cnn", a module on Python's path or a file in the current folder
+    *modules: str, # such as "my_cnn": a file my_cnn.py in the current folder, else a module on Python's path; or a file's path
 ):
-    "Import modules that register parts, and those that installed packages declare as `rekd.plugins`. MissingError for one that is not there."
+    """Import modules that register parts, and those that installed packages declare as `rekd.plugins`.
+    MissingError for one that is not there, SettingError for one that ends Python."""
     if modules and os.getcwd() not in sys.path: sys.path.append(os.getcwd())
-    for entry in entry_points(group="rekd.plugins"): entry.load()
+    for entry in entry_points(group="rekd.plugins"):
+        with _named(entry.name): entry.load()
     for name in modules:
-        name = name.removesuffix(".py")
-        try: importlib.import_module(name)
-        except ModuleNotFoundError as e:
-            if e.name != name.partition(".")[0] and e.name != name: raise # the plugin is there, something that it needs is not
-            raise MissingError(f"no plugin {name!r}: a plugin is a module on Python's path, or a file {name}.py in this folder") from e
+        with _named(name): _load(name)
+
+@contextmanager
+def _named(plugin: str):
+    try: yield
+    except SystemExit as e: raise SettingError(f"the plugin {plugin!r} ends Python (sys.exit): a plugin only registers its parts") from e
+
+def _load(name: str):
+    if not name.strip() or "\0" in name: raise SettingError(f"a plugin is named by its module or its file, got {shown(name)}")
+    file = Path(name if name.endswith(".py") else f"{name}.py").expanduser()
+    if file.is_file(): return _load_file(file.resolve())
+    if name.endswith(".py") or name.startswith(".") or os.sep in name: raise MissingError(f"no plugin {name!r}: there is no file {file}")
+    try: importlib.import_module(name)
+    except ModuleNotFoundError as e:
+        if e.name != name.partition(".")[0] and e.name != name: raise # the plugin is there, something that it needs is not
+        raise MissingError(f"no plugin {name!r}: a plugin is a module on Python's path, or a file {name}.py in this folder") from e
+
+def _load_file(file: Path):
+    "Import a file, once, under its own name or, if another module has that, under one that is free."
+    taken = lambda n: n in sys.stdlib_module_names or n in sys.modules and getattr(sys.modules[n], "__file__", None) != str(file)
+    name = file.stem if not taken(file.stem) else f"rekd_plugin_{file.stem}_{hashlib.sha256(str(file).encode()).hexdigest()[:8]}"
+    if name in sys.modules: return
+    if str(file.parent) not in sys.path: sys.path.append(str(file.parent)) # it may import what lies beside it
+    spec = importlib.util.spec_from_file_location(name, file)
+    assert spec and spec.loader # it ends in .py
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)
+    try: spec.loader.exec_module(module)
+    except BaseException: del sys.modules[name]; raise

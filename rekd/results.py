@@ -10,7 +10,7 @@ __all__ = ['PAPER', 'model_name', 'results_table', 'mean_interval', 't_interval'
 # %% ../nbs/hood/results.ipynb #7b980437
 from pathlib import Path
 from .errors import DataError, MissingError, RekdError, check_name
-from .preset import load_preset
+from .preset import load_preset, own_name
 from .run import masks_of, row_settings
 from .study import read_study, results_file, study_plan
 from .train import MASKS, kept_epoch
@@ -293,7 +293,7 @@ def study_tables(
     except RekdError:
         preset = None
         if not results_file(str(name)).is_file(): raise
-    title = preset.name if preset else str(name)
+    title = own_name(preset) if preset else str(name)
     found = read_study(results_file(title))
     if not found: raise MissingError(f"no rows of {title!r} in {results_file(title)}: run `rekd study {name}` first")
     mine, varied = _own(found), bool(study_plan(preset)["cells"]) if preset else any(r.get("variant") for r in found)

@@ -5,21 +5,24 @@
 # %% auto #0
 __all__ = ['find_model', 'build', 'prepare', 'load_teacher', 'remember', 'guide_of', 'make_objective', 'row_settings',
            'check_same', 'claimed', 'warm_from_cls', 'masks_of', 'card_picture', 'this_machine', 'git_revision',
-           'run_record', 'content_hash', 'weights_hash', 'made_from', 'run_folder', 'check_run', 'hold_settings',
+           'run_record', 'content_hash', 'weights_hash', 'made_from', 'run_folder', 'check_run', 'check_resume',
            'measure', 'run', 'load_students']
 
 # %% ../nbs/hood/run.ipynb #142b891b
 import hashlib
 import io
 import json
+import logging
 import os
 import platform
+import re
 import subprocess
 from contextlib import contextmanager
 from dataclasses import asdict, fields
 from importlib.metadata import version
 from inspect import Parameter, signature
 from pathlib import Path
+from types import SimpleNamespace
 import torch
 import rekd
 from filelock import FileLock
@@ -29,26 +32,33 @@ from .data import Data, Examples, Rows, load_data, loader, make_batches, read_da
 from .errors import DataError, MissingError, SettingError, check_name, check_number, closest, shown, writing
 from .loss import CLS, REKD
 from .model import RationaleModel, build_model
-from .preset import (SECTIONS, ModelSettings, Preset, RunConfig, check_effect, differences, fitting, flat, load_preset, objective_class, objectives,
-                         preset_files, read_overrides, resolve, shared_options)
+from .preset import (SECTIONS, STARTS, ModelSettings, Preset, RunConfig, check_effect, differences, fitting, flat, load_preset, objective_class, objectives,
+                         own_name, preset_files, read_overrides, resolve, shared_options)
 from .show import draw_frame, verdict
-from .train import SEEDS, bf16_units, data_fingerprint, fingerprint, fit, is_main, make_accelerator, resolve_precision, validate, warm_start
+from .train import SEEDS, Plan, bf16_units, check_goal, data_fingerprint, fingerprint, fit, is_main, make_accelerator, resolve_precision, validate, warm_start
 from safetensors.torch import load_file, save_file
 
 # %% ../nbs/hood/run.ipynb #1d75c8f7
 def find_model(
     name: str, # a folder, a model in artifacts/models, a run such as "cpu-imdb/re-warm-2025", a preset with a finished RE run, or a hub id
 ) -> str: # what `RationaleModel.from_pretrained` takes
-    """Where a trained model is; the newest RE run of a preset.
-    SettingError for what is no name, MissingError naming the command that trains it, or the closest name."""
+    """Where a trained model is; the newest RE run of a preset, which the log `rekd.run` tells.
+    SettingError for what is no name, or one that means two things; MissingError naming the command that trains it, or the closest name."""
     if not isinstance(name, str | Path) or not str(name):
         raise SettingError(f"a model is given as a folder, a preset or a hub id, got {shown(name)}")
     paths, name, presets = settings()["paths"], str(name), preset_files()
-    for folder in (Path(name), Path(paths["artifacts"]) / "models" / name, Path(paths["runs"]) / name / "model"):
-        if (folder / "config.json").is_file(): return str(folder)
+    runs, is_model = Path(paths["runs"]) / name, lambda folder: (folder / "config.json").is_file()
+    here = next(filter(is_model, (Path(name), Path(name) / "model")), None) # a run's folder has its model in it
+    named = next(filter(is_model, (Path(paths["artifacts"]) / "models" / name, runs / "model")), None)
+    if here and Path(name).name == name and (name in presets or named and not named.samefile(here)):
+        raise SettingError(f"{name!r} is {f'the model {named}' if named else 'a preset'}, and a folder here: name the folder as ./{name}, or move it away")
+    if here or named: return str(here or named)
     if Path(name).is_absolute(): raise MissingError(f"no model in {name}: a model's folder has a config.json")
-    done = sorted(Path(paths["runs"]).glob(f"{name}/re-*/model/config.json"), key=lambda f: f.stat().st_mtime)
-    if done: return str(done[-1].parent)
+    done = sorted((f for f in runs.glob("re-*/model/config.json") if re.fullmatch(f"re-({'|'.join(STARTS)})-[0-9]+", f.parts[-3])),
+                  key=lambda f: f.stat().st_mtime)
+    if done:
+        logging.getLogger("rekd.run").info(f"{name}: the model of its newest RE run, {done[-1].parent}")
+        return str(done[-1].parent)
     if name in presets:
         raise MissingError(f"no trained model of preset {name!r} yet: "
                            f"run `rekd train {name} --objective re --start warm`, or name another teacher")
@@ -283,14 +293,11 @@ def check_run(seed: int, part: str):
     check_name("part", part, ("test", "val"))
 
 # %% ../nbs/hood/run.ipynb #e5bf96c5
-def hold_settings(out: Path, config: RunConfig, resume: bool):
-    "Write a run's settings into its folder. SettingError for a resume with others."
+def check_resume(out: Path, config: RunConfig):
+    "SettingError for a resume with other settings than the run in a folder has."
     file, started = out / "run.json", any(out.glob("checkpoint-*")) or (out / "finished.json").is_file()
     if started and file.is_file(): # an older run has no such file; `fit` compares all the same
-        if resume: check_same(flat(json.loads(file.read_text(encoding="utf-8"))), config, out)
-    elif is_main():
-        with writing(file): out.mkdir(parents=True, exist_ok=True)
-        write_text(file, json.dumps(asdict(config)) + "\n")
+        check_same(flat(json.loads(file.read_text(encoding="utf-8"))), config, out)
 
 # %% ../nbs/hood/run.ipynb #ae88c6fb
 def measure(
@@ -300,8 +307,8 @@ def measure(
     part: str, # "test" or "val"
 ) -> dict[str, dict]: # mask -> metrics, as of `evaluate`
     "Measure a model under each of its masks; what the test part says, and a picture, go to the model's card."
-    judge, accelerator = data.test if part == "test" else data.val, make_accelerator(config.train.precision)
-    masks = {m: validate(model, judge, m, accelerator=accelerator) for m in masks_of(config.objective.name)}
+    judge = data.test if part == "test" else data.val
+    masks = {m: validate(model, judge, m) for m in masks_of(config.objective.name)} # in float32, as `rekd evaluate` and `rekd report`
     if part == "test": model.metrics = dict(dataset=Path(config.data.name.removeprefix("hub:")).name, examples=len(judge), masks=masks)
     if "topk" in masks: model.picture = card_picture(model, judge)
     return masks
@@ -325,15 +332,19 @@ def run(
     preset, changes = load_preset(preset), read_overrides(overrides)
     if isinstance(teacher, str): changes[f"objective.{objective}.teacher"] = teacher # so that the row tells
     check_run(seed, part)
-    config, name = resolve(preset, objective, start, fitting(changes, objective, start)), name or preset.name
+    config, name = resolve(preset, objective, start, fitting(changes, objective, start)), name or (preset.name if out else own_name(preset))
     check_effect(changes, [(objective, start), *([("cls", "paper")] if start == "warm" else [])])
     guide = guide_of(config, teacher if isinstance(teacher, RationaleModel) else None) # before hours are spent
     out = Path(out or run_folder(name, objective, start, seed, distilled=guide is not None))
     model, data = prepare(config, seed)
+    selects = getattr(objective_class(objective), "selects", False)
+    check_goal(Plan(config.train, model.config.sparsity, seed, data.train), SimpleNamespace(selects=selects)) # before a CLS model or a teacher takes its time
     sources = made_from(config, data.rows)
     if start == "warm": warm_from_cls(model, data, preset, changes, seed, out, quiet, name)
-    hold_settings(out, config, resume)
-    history = fit(model, data, make_objective(config, data, guide, model, out.parent / "teacher-logits"), config.train, seed, out, resume, quiet)
+    if resume: check_resume(out, config)
+    told = json.dumps(asdict(config)) + "\n"
+    keep = lambda epoch: write_text(out / "run.json", told) # `fit` holds the folder then: a refused run writes nothing
+    history = fit(model, data, make_objective(config, data, guide, model, out.parent / "teacher-logits"), config.train, seed, out, resume, quiet, [keep])
     row = dict(
         study=name, objective=objective, start=start, seed=seed,
         seconds=sum(len(data.train) / e["examples_per_second"] for e in history), part=part,
@@ -346,6 +357,7 @@ def run(
         **run_record(), **(dict(variant="distilled") if objective == "cls" and guide else {}))
     if is_main():
         model.save_pretrained(out / "model")
+        row["weights"] = weights_hash(str((out / "model").absolute())) # so that the row is not taken for another model's
         write_text(out / "row.json", json.dumps(row) + "\n")
     make_accelerator(config.train.precision).wait_for_everyone() # whoever goes on may read them
     return model, row

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['results_file', 'append_row', 'read_rows', 'read_study', 'study_plan', 'cells', 'run_id', 'cell_changes',
-           'cell_config', 'cost', 'seconds_of', 'other_rows', 'ids_done', 'planned', 'conflict', 'changed_sources',
-           'make_row', 'study']
+           'cell_config', 'cost', 'seconds_of', 'other_rows', 'ids_done', 'planned', 'conflict', 'missing_data',
+           'changed_sources', 'make_row', 'study']
 
 # %% ../nbs/hood/study.ipynb #afca7b94
 import json
@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 from filelock import FileLock, Timeout
 from .backbone import settings
-from .data import load_rows
-from .errors import DataError, RekdError, SettingError, check_name, check_number, shown, writing
-from .preset import (STARTS, Preset, RunConfig, check_effect, check_start, differences, fitting, flat, load_preset, no_effect, objective_class,
-                         objectives as known_objectives, options_of, read_overrides, resolve)
+from .data import data_folder, load_rows
+from .errors import DataError, MissingError, RekdError, SettingError, check_name, check_number, shown, writing
+from .preset import (STARTS, DataSettings, Preset, RunConfig, check_effect, check_start, differences, fitting, flat, load_preset, no_effect, objective_class,
+                         objectives as known_objectives, options_of, own_name, read_overrides, resolve)
 from .run import claimed, content_hash, guide_of, made_from, row_settings, run, run_folder, this_machine
 from .train import SEEDS, is_main
 from .checkpoint import write_text
@@ -171,10 +171,11 @@ def seconds_of(
     return cost(objective) * config.train.epochs * sum(speed) / len(speed) if speed else None
 
 # %% ../nbs/hood/study.ipynb #3be11f36
-def _content(name: str, starter: bool) -> str | None:
+def _content(d: DataSettings) -> str | None:
     "What is in a data set now; None if it is not there, so that a plan can be read without it."
-    try: return content_hash(load_rows(name, starter)[0])
-    except RekdError: return None
+    try: return content_hash(load_rows(d.name, d.starter, text_column=d.text_column, label_column=d.label_column)[0])
+    except MissingError: return None
+    except RekdError as e: return f"cannot be read: {e}" # not what it was
 
 def other_rows(
     preset: Preset,
@@ -191,8 +192,9 @@ def other_rows(
         config = configs[key]
         found, was = differences(row_settings(r), flat(config)), (r["made_from"] if isinstance(r.get("made_from"), dict) else {}).get("data")
         if was and not found:
-            place = (config.data.name, config.data.starter)
-            if place not in now: now[place] = _content(*place)
+            d = config.data
+            place = (d.name, d.starter, d.text_column, d.label_column)
+            if place not in now: now[place] = _content(d)
             if now[place] not in (None, was) and not r.get("differs"): found = [f"{config.data.name} of other content ({was}, here {now[place]})"]
         if found: out.append((r, found[0]))
     return out
@@ -218,9 +220,10 @@ def planned(
 ) -> list[dict]: # objective, start, seed, variant, done, seconds (None: unknown)
     "The runs of a study in order, which are done, and what the others will take."
     p, changes = load_preset(preset, study=True), read_overrides(overrides)
-    plan, rows = study_plan(p), read_study(results_file(name or p.name))
+    plan, rows = study_plan(p), read_study(results_file(name or own_name(p)))
     chosen: dict[str, Any] = {k: plan[k] if v is None else v for k, v in dict(objectives=objectives, seeds=seeds, starts=starts).items()}
     chosen = {k: list(dict.fromkeys(v)) for k, v in chosen.items()} # what is named twice is run once
+    if none := [k for k, v in chosen.items() if not v]: raise SettingError(f"a study needs {none[0]}: name at least one, or leave {none[0]} out for its plan's")
     runs: list[tuple] = [(*c, "") for c in cells(**chosen, few=len(seeds) if seeds else plan["few"])]
     if plan["cells"]:
         runs = [(c["objective"], c["start"], s, c["name"]) for s in chosen["seeds"] for c in plan["cells"]
@@ -246,6 +249,18 @@ def conflict(
     r, why = found[0]
     return (f"{file} holds {len(found)} rows of other settings, the first is {' '.join(map(str, run_id(r))).strip()} with {why}: "
             "give these runs a name of their own (--name NAME), or move that file away")
+
+def missing_data(
+    preset: Preset,
+    runs: list[dict], # as of `planned`
+    changes: dict, # overrides of the whole study, by their whole names
+) -> str | None: # one line; None if nothing is missing
+    "Which data of the runs that are to do are not there; what has to be read from the hub is not looked for."
+    plan = study_plan(preset)["cells"]
+    try:
+        for d in [cell_config(preset, plan, r, changes).data for r in runs if not r["done"]]: data_folder(d.name, d.starter)
+    except RekdError as e: return str(e)
+    return None
 
 # %% ../nbs/hood/study.ipynb #49b50e0d
 def changed_sources(
@@ -291,7 +306,7 @@ def study(
     SettingError if they have other settings; errors as in `load_teacher` before anything is trained."""
     p, changes = load_preset(preset, study=True), read_overrides(overrides)
     if teacher: changes["objective.teacher"] = teacher
-    name, plan = name or p.name, study_plan(p)
+    name, plan = name or own_name(p), study_plan(p)
     todo = planned(p, objectives, seeds, starts, changes, name)
     if why := conflict(p, name, changes): raise SettingError(why)
     configs = [cell_config(p, plan["cells"], r, changes) for r in todo if not r["done"]]

@@ -133,7 +133,7 @@ def test_a_backbone_of_a_plugin_reaches_the_model(plugin, monkeypatch):
     assert asked == ["wordcnn", "wordcnn"]
 
 
-@pytest.mark.parametrize("changes", [["dataset=toy"], ["data.starter=false"], ["train.epochs=9"], ["per=example"], ["objective.re.train.lr=1e-2"]])
+@pytest.mark.parametrize("changes", [["dataset=cifar10"], ["data.starter=false"], ["train.epochs=9"], ["per=example"], ["objective.re.train.lr=1e-2"]])
 def test_rows_of_other_settings_are_not_called_done(changes, capsys):
     "Fault 13: a plan with other data, network, loop or objective has its own runs, and says where the rows are not its own."
     main(["study", "demo", "--set", *changes, "--dry-run"])
