@@ -71,6 +71,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                'rekd.backbone._hf_kind': ('backbone.html#_hf_kind', 'rekd/backbone.py'),
                                'rekd.backbone._hf_net': ('backbone.html#_hf_net', 'rekd/backbone.py'),
                                'rekd.backbone._hf_pretrained': ('backbone.html#_hf_pretrained', 'rekd/backbone.py'),
+                               'rekd.backbone._is_usual': ('backbone.html#_is_usual', 'rekd/backbone.py'),
                                'rekd.backbone._is_vit': ('backbone.html#_is_vit', 'rekd/backbone.py'),
                                'rekd.backbone._line': ('backbone.html#_line', 'rekd/backbone.py'),
                                'rekd.backbone._moved': ('backbone.html#_moved', 'rekd/backbone.py'),

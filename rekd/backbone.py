@@ -957,8 +957,30 @@ def backbone_kind(backbone: Backbone) -> str:
     kind = backbone.config.get("model_type")
     return f"timm/{type(backbone.net).__name__}" if kind == "timm" else str(kind or type(backbone).__name__)
 
-def is_known(backbone: Backbone) -> bool:
-    "Whether a backbone is of a kind that is known to pass `check_backbone`; tests hold the lists to it."
+_SIZES = re.compile( # what a configuration may say otherwise than its kind's usual one, and the network still answers as the table says
+    r"(encoder_|decoder_|num_(encoder_|decoder_)?)?(hidden_size|hidden_layers|attention_heads|layers|heads|ffn_dim|intermediate_size|max_position_embeddings)|"
+    r"(type_)?vocab_size|embedding_size|d_(model|kv|ff|inner)|n_(embd|layers?|heads?|inner|positions|ctx)|(emb_|ffn_|hidden_|head_|embed_)?dim|depth|img_size|"
+    r"num_key_value_heads|image_size|patch_size|encoder_stride|\w+_token_id|\w+_index|\w*(drop\w*|eps|epsilon|init\w*_(range|std|factor))|\w*(act|activation)|"
+    r"activation_function|rope_\w+|feed_forward_proj|dense_act_fn|is_gated_act|(pooler|classifier|output|tie|return|_|summary)_?\w*|use_cache|id2label|label2id|"
+    r"num_labels|problem_type|task_specific_params|mlp_ratio|attention_type|architectures|dtype|transformers_version|gradient_checkpointing")
+_NEED_MORE = ("xmod", "longformer", "gptj") # of these, sizes alone make networks that cannot read
+
+def _is_usual(backbone: Backbone) -> bool:
+    "Whether a listed network differs from its kind's usual one in sizes only: other fields of a configuration may change what it sees."
+    kind, config = backbone.config.get("model_type"), {k: v for k, v in backbone.config.items() if k != "model_type"}
+    if kind in ("timm", "bigru"): return all(_SIZES.fullmatch(k) for k in config.get("options", ()))
+    from transformers import AutoConfig
+    sizes = {k: v for k, v in config.items() if _SIZES.fullmatch(k) and (v or not k.endswith("size"))}
+    try: mine, usual = (AutoConfig.for_model(kind, **fields).to_dict() for fields in (config, sizes))
+    except Exception: return False # sizes alone describe none
+    return kind not in _NEED_MORE and all(mine[k] == v for k, v in usual.items())
+
+def is_known(
+    backbone: Backbone,
+    saved: bool = False, # it was asked when it was built: its kind alone counts
+) -> bool:
+    "Whether a backbone is known to pass `check_backbone`: of a listed kind, and usual in all but its sizes; tests hold the lists to it."
     ours = {TextBackbone: TEXT_TYPES, ImageBackbone: IMAGE_TYPES, BiGRU: ("bigru",),
             TimmBackbone: [f"timm/{k}" for k in TIMM_TYPES], PixelBackbone: [f"timm/{k}" for k in TIMM_TYPES]}
-    return backbone_kind(backbone) in ours.get(type(backbone), ()) and not backbone.config.get("is_decoder", False)
+    listed = backbone_kind(backbone) in ours.get(type(backbone), ()) and not backbone.config.get("is_decoder", False)
+    return listed and (saved or _is_usual(backbone))

@@ -647,3 +647,25 @@ def test_what_a_network_of_ones_own_does_not_take_is_named(registered, tmp_path)
         def __init__(self, colour, pool="mean"): super().__init__(pool)
     BACKBONES["net"] = Picky
     with pytest.raises(SettingError, match="colour"): load_backbone("net", pool="mean")
+
+
+# --- a known kind is trusted for the networks that were tried, not for whatever its configuration says ---
+
+@pytest.mark.parametrize("kind, pool, options, says", [
+    ("xlm", "cls", dict(emb_dim=32, causal=True), "depends on"),
+    ("flaubert", "cls", dict(emb_dim=32, causal=True), "depends on"),
+    ("modernbert", "cls", dict(local_attention=2, layer_types=["sliding_attention"] * 2), "depends on"),
+    ("opt", "mean", dict(ffn_dim=64, word_embed_proj_dim=16), "'opt'"),
+    ("xmod", "cls", dict(languages=["en_XX", "de_DE"]), "'xmod'"),
+    ("bert", "cls", dict(type_vocab_size=0), "'bert'"),
+])
+def test_a_known_kind_of_unusual_build_is_asked(kind, pool, options, says):
+    with pytest.raises(SettingError, match=says): model_of(text(kind, pool, **options).config, pool=pool)
+
+
+def test_a_usual_network_is_not_asked_and_costs_nothing(monkeypatch):
+    from rekd import model
+    monkeypatch.setattr(model, "check_backbone", lambda *_: pytest.fail("asked"))
+    for kind in ("bert", "roberta", "distilbert", "electra", "modernbert"): model_of(text(kind).config)
+    unusual = text("xlm", emb_dim=32, causal=True).config
+    RationaleModel(ModelConfig(unusual, tiny.LABELS), tiny.text_processor(), saved=True) # a file of ours was asked when it was built
