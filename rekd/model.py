@@ -448,14 +448,15 @@ def check_selects(model: RationaleModel):
 
 def _listed(x) -> tuple[list, bool]:
     "Inputs as a list, and whether a single one was given."
-    one = isinstance(x, (str, bytes)) or not (isinstance(x, Sequence) or hasattr(x, "tolist")) # a column, an array
+    if getattr(x, "ndim", None) == 0: x = x.item() # an array of one text
+    one = isinstance(x, (str, bytes)) or not (isinstance(x, Sequence) or hasattr(x, "tolist") or hasattr(x, "__next__")) # a column, an array, a generator
     return [x] if one else list(x), one
 
 # %% ../nbs/02_model.ipynb #a86782d7
 @patch
 @torch.inference_mode()
 def explain(self: RationaleModel,
-    x, # a text or PIL image, or a list of them
+    x, # a text or PIL image; or several, as a list, a column or a generator
     mask: str = "topk", # "topk", "deterministic" or "sampled"
     sparsity: float | None = None, # share kept by "topk"; the config's if None
     batch_size: int = 32, # inputs at a time
