@@ -10,7 +10,7 @@ __all__ = ['IMAGE_TYPES', 'TEXT_TYPES', 'TIMM_TYPES', 'REFUSED', 'DEFAULTS', 'TO
            'check_backbone', 'backbone_kind', 'is_known']
 
 # %% ../nbs/01_backbone.ipynb #17c3a796
-import configparser, copy, inspect, json, math, os, random, re
+import configparser, copy, inspect, json, math, os, random, re, threading
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -485,16 +485,20 @@ def scratch_name(
 def weights_source(
     name: str, # a named backbone of the settings, a folder, a hub id, or a name of `scratch_name`
 ) -> str: # a folder if one is there, else a hub id
-    "Where the weights of `name` (of a network from scratch: its tokenizer) come from: a folder of that name, a starter or local copy, or the hub."
+    """Where the weights of `name` (of a network from scratch: its tokenizer) come from: a folder of that name, a starter or local copy, or the hub.
+    SettingError for a name that means a folder here and another backbone."""
     if scratch := scratch_name(name): name = scratch[2]
     s = settings()
     hub_id = s["backbones"].get(name, name)
     roots = ([Path(s["paths"]["artifacts"]) / "models", Path(s["paths"]["runs"])]
              + ([Path(s["paths"]["weights"])] if s["paths"]["weights"] else []))
     last = hub_id.split("/")[-1]
-    for folder in [Path(name)] + [root / folder for root in roots for folder in (name, last, last.lower())]:
-        if (folder / "config.json").is_file(): return str(folder)
-    return hub_id
+    found = next((f for root in roots for f in (root / name, root / last, root / last.lower()) if (f / "config.json").is_file()), None)
+    here = Path(name)
+    if not (here / "config.json").is_file(): return str(found or hub_id)
+    if os.sep not in name and (name in s["backbones"] if found is None else not here.samefile(found)):
+        raise SettingError(f"{name!r} is a backbone ({found or hub_id}), and a folder here: name the folder ./{name}, the backbone {found or hub_id}")
+    return name
 
 # %% ../nbs/01_backbone.ipynb #0392a236
 def _source_config(name, num_layers):
@@ -653,7 +657,7 @@ def _on_white(image):
     from PIL import Image
     if image.mode.startswith("I") and "transparency" in image.info: # one value of 16 bits that is meant to be seen through
         grey = np.asarray(image).copy()
-        grey[grey == image.info["transparency"]] = 65535 if grey.max() > 255 else 255
+        grey[grey == image.info["transparency"]] = 65535
         return Image.fromarray(grey)
     if not image.has_transparency_data and image.mode not in ("La", "RGBa"): return image
     whole = {"La": "LA", "RGBa": "RGBA"}.get(image.mode)
@@ -669,9 +673,13 @@ def _to_rgb(image):
                         "PIL.Image.open(FILE) or PIL.Image.fromarray(UINT8_ARRAY) makes one")
     try:
         image = _on_white(ImageOps.exif_transpose(image))
-        if image.mode.startswith("I") and (deep := np.asarray(image)).max() > 255:
-            image = Image.fromarray((deep.clip(0, 65535) >> 8).astype("uint8"))
+        if image.mode.startswith("I"): # 16 bits, whatever the values of this picture
+            deep = np.asarray(image)
+            if deep.size and not 0 <= deep.min() <= deep.max() <= 65535:
+                raise DataError(f"a picture of mode {image.mode} has 16 bits, values 0 to 65535, got {deep.min()} to {deep.max()}: scale them")
+            image = Image.fromarray((deep >> 8).astype("uint8"))
         mode, image = image.mode, image.convert("RGB")
+    except DataError: raise
     except Exception as e: raise DataError(f"an image cannot be read: {e}") from e
     if mode == "F" or 0 in image.size:
         raise DataError(f"an image must have pixels of 8 or 16 bits, got mode {mode!r}, size {image.size}: "
@@ -680,25 +688,39 @@ def _to_rgb(image):
 
 # %% ../nbs/01_backbone.ipynb #198cc89c
 MOST_PIXELS = 400_000_000 # 1.2 GB as RGB
+_LIMIT = threading.RLock() # Pillow's is one for all threads
+
+@contextmanager
+def _any_size():
+    "Pillow's own limit is set aside: we look ourselves."
+    from PIL import Image
+    with _LIMIT:
+        limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        try: yield
+        finally: Image.MAX_IMAGE_PIXELS = limit
+
+def _opened(file, what: str):
+    "A picture of at most `MOST_PIXELS`, before a pixel is unpacked."
+    from PIL import Image
+    with _any_size(): image = Image.open(file)
+    if image.width * image.height > MOST_PIXELS:
+        raise DataError(f"{what} has {image.width:,} x {image.height:,} pixels, more than {MOST_PIXELS:,} in all: make it smaller first")
+    return image
 
 def open_picture(
     file, # a path, or an open file
 ):
     "A PIL image, read to its end. MissingError for no file, DataError for what is no picture, is damaged, or has more than `MOST_PIXELS`."
-    from PIL import Image, UnidentifiedImageError
-    what, limit = shown(str(file)) if isinstance(file, str | Path) else "the picture", Image.MAX_IMAGE_PIXELS
+    from PIL import UnidentifiedImageError
+    what = shown(str(file)) if isinstance(file, str | Path) else "the picture"
     try:
-        Image.MAX_IMAGE_PIXELS = None # we look ourselves, before a pixel is unpacked
-        image = Image.open(file)
-        if image.width * image.height > MOST_PIXELS:
-            raise DataError(f"{what} has {image.width:,} x {image.height:,} pixels, more than {MOST_PIXELS:,} in all: make it smaller first")
+        image = _opened(file, what)
         image.load()
         return image
     except RekdError: raise
     except FileNotFoundError: raise MissingError(f"no file {what}") from None
     except UnidentifiedImageError: raise DataError(f"{what} is not a picture that Pillow reads, or it is damaged") from None
     except Exception as e: raise DataError(f"{what} is damaged and cannot be read as a picture: {_line(e)}") from e # a decoder may raise anything
-    finally: Image.MAX_IMAGE_PIXELS = limit
 
 # %% ../nbs/01_backbone.ipynb #933cc6be
 def _to_pixels(image, size, mean, std) -> Tensor: # (3, size, size) float32
@@ -957,8 +979,30 @@ def backbone_kind(backbone: Backbone) -> str:
     kind = backbone.config.get("model_type")
     return f"timm/{type(backbone.net).__name__}" if kind == "timm" else str(kind or type(backbone).__name__)
 
-def is_known(backbone: Backbone) -> bool:
-    "Whether a backbone is of a kind that is known to pass `check_backbone`; tests hold the lists to it."
+_SIZES = re.compile( # what a configuration may say otherwise than its kind's usual one, and the network still answers as the table says
+    r"(encoder_|decoder_|num_(encoder_|decoder_)?)?(hidden_size|hidden_layers|attention_heads|layers|heads|ffn_dim|intermediate_size|max_position_embeddings)|"
+    r"(type_)?vocab_size|embedding_size|d_(model|kv|ff|inner)|n_(embd|layers?|heads?|inner|positions|ctx)|(emb_|ffn_|hidden_|head_|embed_)?dim|depth|img_size|"
+    r"num_key_value_heads|image_size|patch_size|encoder_stride|\w+_token_id|\w+_index|\w*(drop\w*|eps|epsilon|init\w*_(range|std|factor))|\w*(act|activation)|"
+    r"activation_function|rope_\w+|feed_forward_proj|dense_act_fn|is_gated_act|(pooler|classifier|output|tie|return|_|summary)_?\w*|use_cache|id2label|label2id|"
+    r"num_labels|problem_type|task_specific_params|mlp_ratio|attention_type|architectures|dtype|transformers_version|gradient_checkpointing")
+_NEED_MORE = ("xmod", "longformer", "gptj") # of these, sizes alone make networks that cannot read
+
+def _is_usual(backbone: Backbone) -> bool:
+    "Whether a listed network differs from its kind's usual one in sizes only: other fields of a configuration may change what it sees."
+    kind, config = backbone.config.get("model_type"), {k: v for k, v in backbone.config.items() if k != "model_type"}
+    if kind in ("timm", "bigru"): return all(_SIZES.fullmatch(k) for k in config.get("options", ()))
+    from transformers import AutoConfig
+    sizes = {k: v for k, v in config.items() if _SIZES.fullmatch(k) and (v or not k.endswith("size"))}
+    try: mine, usual = (AutoConfig.for_model(kind, **fields).to_dict() for fields in (config, sizes))
+    except Exception: return False # sizes alone describe none
+    return kind not in _NEED_MORE and all(mine[k] == v for k, v in usual.items())
+
+def is_known(
+    backbone: Backbone,
+    saved: bool = False, # it was asked when it was built: its kind alone counts
+) -> bool:
+    "Whether a backbone is known to pass `check_backbone`: of a listed kind, and usual in all but its sizes; tests hold the lists to it."
     ours = {TextBackbone: TEXT_TYPES, ImageBackbone: IMAGE_TYPES, BiGRU: ("bigru",),
             TimmBackbone: [f"timm/{k}" for k in TIMM_TYPES], PixelBackbone: [f"timm/{k}" for k in TIMM_TYPES]}
-    return backbone_kind(backbone) in ours.get(type(backbone), ()) and not backbone.config.get("is_decoder", False)
+    listed = backbone_kind(backbone) in ours.get(type(backbone), ()) and not backbone.config.get("is_decoder", False)
+    return listed and (saved or _is_usual(backbone))

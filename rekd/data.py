@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from .errors import DataError, MissingError, RekdError, SettingError, WriteError, check_name, check_number, closest, shown
 from .loss import seed_of
-from .backbone import ImageProcessor, TextProcessor, _quiet_transformers, _tokenizer, settings
+from .backbone import ImageProcessor, TextProcessor, _any_size, _opened, _quiet_transformers, _tokenizer, settings
 
 # %% ../nbs/04_data.ipynb #c16d3268
 PARTS = ("train", "val", "test")
@@ -103,6 +103,7 @@ def _read_csv(file: Path) -> Table:
     except csv.Error as e: raise DataError(f"{file}, line {start}: {e}; a field that holds a quote is quoted, and its quotes are doubled") from None
     header, rows, lines = [h.strip() for h in rows[0]] if rows else [], rows[1:], lines[1:]
     for cells, line in zip(rows, lines):
+        if len(cells) == 1 < len(header) and not cells[0].strip(): raise DataError(f"{file}, line {line} is empty but for blanks: delete it")
         if len(cells) != len(header):
             raise DataError(f"{file}, line {line}: {len(cells)} fields, the header has {len(header)} ({', '.join(header)}): "
                             f"a field that holds {sep!r} is written in double quotes")
@@ -142,8 +143,8 @@ def _column(values: list):
 def _read_classes(folder: Path) -> Table:
     "Pictures in one folder a class."
     import pyarrow as pa
-    found = [(str(f), d.name) for d in _class_folders(folder) for f in _pictures(d)]
-    others = [f for f in folder.rglob("*") if f.is_file() and not f.name.startswith(".") and str(f) not in {f for f, _ in found}]
+    found = [(str(f.absolute()), d.name) for d in _class_folders(folder) for f in _pictures(d)]
+    others = [f for f in folder.rglob("*") if f.is_file() and not f.name.startswith(".") and str(f.absolute()) not in {f for f, _ in found}]
     if others: _warn(f"{folder}: {len(others)} files are no pictures in a class's folder and are passed over, such as {others[0].relative_to(folder)}")
     return Table(folder, pa.table([list(c) for c in zip(*found)], names=["image", "label"]), "picture", range(1, len(found) + 1))
 
@@ -233,6 +234,9 @@ def name_labels(
     numbers = {_tidy(n): k for k, n in enumerate(names)}
     places = bool(given) and not seen & numbers.keys()
     if places: numbers = {str(k): k for k in range(len(names))}
+    if places and len(names) > 2 and seen == {str(k) for k in range(1, len(names))}:
+        raise DataError(f"the labels are 1 to {len(names) - 1}, and there are {len(names)} class names: counted from 0 no row is {names[0]!r}, "
+                        f"counted from 1 none is {names[-1]!r}. Write the names themselves into the label column")
     for part, labels in words.items():
         for i, w in enumerate(labels):
             if w in numbers: continue
@@ -414,9 +418,11 @@ def _name_pictures(t: Table, part: str, column: str) -> tuple[Any, list]:
     if re.search("list|dictionary", kind) or not re.search("binary|string|bytes", kind):
         raise DataError(f"{t.file}: the images of {part} must be encoded bytes (such as a PNG file's) or file names, got {kind}")
     held = [v if not isinstance(v, dict) else v.get("bytes") or v.get("path") for v in values.to_pylist()]
-    if gone := [i for i, v in enumerate(held) if v is None]: raise DataError(f"{len(gone)} rows of {part} have no image, the first is {t.place(gone[0])}")
+    if gone := [i for i, v in enumerate(held) if not (v.strip() if isinstance(v, str) else v)]:
+        raise DataError(f"{len(gone)} rows of {part} have no image, the first is {t.place(gone[0])}")
     if not any(isinstance(v, str) for v in held): return values, held
-    held = [str(Path(t.file).parent / v) if isinstance(v, str) else v for v in held]
+    folder = Path(t.file).parent
+    held = [str(folder / (v if (folder / v).is_file() else v.strip())) if isinstance(v, str) else v for v in held]
     if gone := [i for i, v in enumerate(held) if isinstance(v, str) and not Path(v).is_file()]:
         raise DataError(f"{len(gone)} of {len(held)} image files of {part} are not there, the first is {held[gone[0]]} ({t.place(gone[0])})")
     rows = [dict(bytes=None, path=v) if isinstance(v, str) else dict(bytes=v, path=None) for v in held]
@@ -424,10 +430,10 @@ def _name_pictures(t: Table, part: str, column: str) -> tuple[Any, list]:
 
 def _look(held: bytes | str) -> bytes | str: # a digest; or what is wrong with it
     "Decode a picture."
-    from PIL import Image, UnidentifiedImageError
+    from PIL import UnidentifiedImageError
     try:
         raw = held if isinstance(held, bytes) else Path(held).read_bytes()
-        with Image.open(io.BytesIO(raw)) as image:
+        with _opened(io.BytesIO(raw), "it") as image:
             image.draft(None, (1, 1)) # only a JPEG knows a cheaper way
             image.load()
         return hashlib.sha256(raw).digest()
@@ -485,7 +491,7 @@ def _holds_pictures(t: Table, column: str) -> bool:
     kind = str(t.table.column(column).type)
     if column == "text": return False
     if column in ("image", "img") or re.search("binary|struct", kind): return True
-    first = next((v for v in t.table.column(column).to_pylist() if v), "") if kind.endswith("string") else ""
+    first = next((v.strip() for v in t.table.column(column).to_pylist() if v and v.strip()), "") if kind.endswith("string") else ""
     return Path(first).suffix.lower() in _picture_endings() and (Path(t.file).parent / first).is_file()
 
 def _class_label(t: Table, column: str) -> list[str] | None:
@@ -605,6 +611,7 @@ def stratified_split(
 ): # a `datasets.DatasetDict` with train and test
     "Two parts with the same share of each class. DataError for a class of one row, or a size that leaves a part without each class."
     check_number("seed", seed, "[0, inf)", whole=True)
+    seed = int(seed)
     names = rows.features["label"].names
     counts = Counter(rows["label"])
     for k, n in counts.items():
@@ -628,6 +635,7 @@ def some_rows(
 ):
     "So many rows, each class with its share of them where that can be had."
     if n is None or n >= len(rows): return rows
+    n, seed = int(n), int(seed) # a whole number of numpy is another class
     counts = Counter(rows["label"])
     stratify = "label" if min(counts.values()) > 1 and min(n, len(rows) - n) >= len(counts) else None
     return rows.train_test_split(train_size=n, seed=seed, stratify_by_column=stratify)["train"]
@@ -707,7 +715,7 @@ def _pixels(self: Examples, i: int, augment=None) -> dict:
     from PIL import ImageOps
     mirrored, i = divmod(i, len(self))
     try:
-        image = self.rows[i]["input"]
+        with _any_size(): image = self.rows[i]["input"] # it was measured when it was read
         return self.processor([ImageOps.mirror(image) if mirrored else image], augment)
     except Exception as e: raise DataError(f"the image in {self.place(i)} cannot be used: {e}") from e
 

@@ -158,6 +158,7 @@ class RationaleModel(nn.Module, ModelHubMixin):
         processor: TextProcessor | ImageProcessor, # raw inputs to batches
         generator_backbone: Backbone | None = None, # random weights from `config` if None
         predictor_backbone: Backbone | None = None, # likewise
+        saved: bool = False, # comes from a file: a backbone of a known kind was asked before it was saved
     ):
         super().__init__()
         self.config, self.processor = config, processor
@@ -169,7 +170,7 @@ class RationaleModel(nn.Module, ModelHubMixin):
             if network.backbone.pooling != config.pool: # it would be lost when the model is saved
                 raise SettingError(f"a backbone pools by {network.backbone.pooling!r}, the config says {config.pool!r}")
         asked = self.predictor.backbone
-        if not is_known(asked) and not any(p.is_meta for p in asked.parameters()): check_backbone(asked, processor)
+        if not is_known(asked, saved) and not any(p.is_meta for p in asked.parameters()): check_backbone(asked, processor)
         words = [n.backbone.embeddings() for n in (self.generator, self.predictor)]
         for table in dict(none=[], generator=words[0], both=words[0] + words[1])[config.freeze_embeddings]:
             table.weight.requires_grad_(False)
@@ -447,14 +448,15 @@ def check_selects(model: RationaleModel):
 
 def _listed(x) -> tuple[list, bool]:
     "Inputs as a list, and whether a single one was given."
-    one = isinstance(x, (str, bytes)) or not (isinstance(x, Sequence) or hasattr(x, "tolist")) # a column, an array
+    if getattr(x, "ndim", None) == 0: x = x.item() # an array of one text
+    one = isinstance(x, (str, bytes)) or not (isinstance(x, Sequence) or hasattr(x, "tolist") or hasattr(x, "__next__")) # a column, an array, a generator
     return [x] if one else list(x), one
 
 # %% ../nbs/02_model.ipynb #a86782d7
 @patch
 @torch.inference_mode()
 def explain(self: RationaleModel,
-    x, # a text or PIL image, or a list of them
+    x, # a text or PIL image; or several, as a list, a column or a generator
     mask: str = "topk", # "topk", "deterministic" or "sampled"
     sparsity: float | None = None, # share kept by "topk"; the config's if None
     batch_size: int = 32, # inputs at a time
@@ -726,7 +728,7 @@ def from_pretrained(cls: RationaleModel,
         with torch.device("meta"): sketch = backbone_from_config(config.backbone, config.pool)
         processor = load_processor(str(folder), sketch, **options)
         _check_size(folder / "model.safetensors", config, processor)
-        model = cls(config, processor)
+        model = cls(config, processor, saved=True)
     except (SettingError, TypeError) as e:
         raise ModelError(f"{folder / 'config.json'}: {e}{_plugin_hint(folder, config)}") from e
     model._load_weights(folder / "model.safetensors")

@@ -27,7 +27,7 @@ from .select import gumbel_noise, gumbel_softmax
 from .backbone import _to_rgb
 from .model import (Explanation, RationaleModel, _by_span, _overlay, _read_to, _shade, _tags, _without_tags, _words,
                         check_selects, to_device)
-from .data import Examples, Rows, class_numbers, load_test
+from .data import Examples, Rows, class_numbers, load_test, read_data
 from .train import validate
 from .evaluate import comprehensiveness, judge_document, plausibility, sufficiency, word_spans
 
@@ -759,7 +759,8 @@ def whole_test(
     from tqdm.auto import tqdm
     first = next(iter(models.values()), None)
     labels = _same_task(models, first.generator.backbone.modality if first else "")
-    tests = {name: load_test(dataset, m.processor, starter, n_test) for name, m in models.items()}
+    rows = dataset if isinstance(dataset, Rows) else read_data(dataset, starter)
+    tests = {name: load_test(rows, m.processor, n_test=n_test) for name, m in models.items()}
     names, out = next(iter(tests.values()))[1], []
     number = class_numbers(names, labels)
     said = "; ".join(dataset.notes) if isinstance(dataset, Rows) else taken_as(names, labels)
@@ -774,8 +775,8 @@ def whole_test(
             found = validate(models[name], test)
             del watched.collate
             long = dict(length=test.processor.max_length) if test.text else {}
-            out.append(dict(data=title, rows=len(test), part=len(test) == n_test, share=models[name].config.sparsity, accuracy=found["accuracy"],
-                            selection_rate=found["selection_rate"]) | long)
+            out.append(dict(data=title, rows=len(test), part=len(test) < len(rows.parts["test"]), share=models[name].config.sparsity,
+                            accuracy=found["accuracy"], selection_rate=found["selection_rate"]) | long)
     return next(iter(tests.values()))[0], out, said
 
 # %% ../nbs/07_show.ipynb #1adb0b75

@@ -491,6 +491,7 @@ def fit(
     not fit together or a resume that is not of the same run; WriteError for a folder that is in use or cannot be written."""
     config = config or TrainConfig()
     check_parts(model, data, objective, seed, callbacks)
+    seed = int(seed) # a whole number of numpy is written otherwise
     check_goal(plan := Plan(config, model.config.sparsity, seed, data.train), objective)
     accelerator = make_accelerator(config.precision)
     optimizer = torch.optim.AdamW(param_groups(model, objective, config), lr=config.lr, weight_decay=config.weight_decay)

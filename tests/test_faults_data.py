@@ -501,3 +501,64 @@ def test_a_line_ends_where_it_ends(tmp_path):
     assert read_table(tmp_path / "train.csv").numbers == [2, 5] and read_table(tmp_path / "train.csv").table["text"].to_pylist() == ["a\r\nb", "c"]
     (tmp_path / "train.csv").write_bytes(b"text,label\rka,x\rle,y\r")
     assert read_table(tmp_path / "train.csv").numbers == [2, 3]
+
+
+# --- pictures by relative path, empty cells, large ones ---
+
+def classes(folder, n=2):
+    for part in ("train", "test"):
+        for c in ("cat", "dog"):
+            (folder / part / c).mkdir(parents=True)
+            for i in range(n): (folder / part / c / f"{i}.png").write_bytes(png(i))
+
+
+@pytest.mark.parametrize("name", ["pics", "./pics/test", "pics/test", "../here/pics"])
+def test_a_folder_of_classes_by_any_path(tmp_path, monkeypatch, name):
+    (tmp_path / "here").mkdir()
+    classes(tmp_path / "here" / "pics")
+    monkeypatch.chdir(tmp_path / "here")
+    rows = read_data(name, parts=("test",))
+    assert len(rows.parts["test"]) == 4 and rows.parts["test"][0]["input"].size == (16, 16)
+    monkeypatch.chdir(tmp_path / "here" / "pics" / "test")
+    assert len(read_data(".", parts=("test",)).parts["test"]) == len(read_data("..", parts=("test",)).parts["test"]) == 4
+
+
+def test_an_empty_cell_is_no_picture_and_blanks_are_no_part_of_a_name(tmp_path):
+    classes(tmp_path / "pics")
+    names = ["pics/train/cat/0.png ", "pics/train/dog/1.png"]
+    for part in ("train", "test"): (tmp_path / f"{part}.csv").write_text("image,label\n" + "".join(f"{n},{y}\n" for n, y in zip(names * 2, "abab")))
+    assert len(read_data(tmp_path).parts["train"]) == 4
+    (tmp_path / "test.csv").write_text(f"image,label\n{names[1]},a\n  ,b\n")
+    with pytest.raises(DataError, match="no image, the first is .*test.csv, line 3"): read_data(tmp_path)
+
+
+def test_a_line_of_blanks_is_called_empty(tmp_path):
+    toy(tmp_path)
+    with open(tmp_path / "test.csv", "a") as f: f.write("   \n")
+    with pytest.raises(DataError, match=r"test.csv, line \d+ is empty but for blanks"): read_data(tmp_path)
+
+
+def test_a_large_picture_in_a_data_set_is_read_or_called_large(tmp_path, monkeypatch):
+    from rekd import backbone
+    classes(tmp_path / "d")
+    Image.new("1", (14_000, 14_000)).save(tmp_path / "d" / "test" / "cat" / "huge.png") # beyond Pillow's own limit
+    limit = Image.MAX_IMAGE_PIXELS
+    data = load_data(tmp_path / "d", ImageProcessor(16, 4), val_share=0.5)
+    i = next(i for i, n in enumerate(data.test.rows["row"]) if n == 3)
+    assert data.test[i]["row"]["inputs"].shape == (1, 3, 16, 16) and Image.MAX_IMAGE_PIXELS == limit
+    monkeypatch.setattr(backbone, "MOST_PIXELS", 10**6)
+    with pytest.raises(DataError, match="huge.png.*14,000 x 14,000 pixels"): read_data(tmp_path / "d")
+
+
+# --- positions that have two readings; numpy's numbers ---
+
+def test_positions_that_may_be_counted_from_one_are_refused():
+    names = ["a", "b", "c", "d", "e"]
+    with pytest.raises(DataError, match="counted from 0 no row is 'a', counted from 1 none is 'e'"): name_labels(dict(train=["1", "2"], test=["3", "4"]), names)
+    assert name_labels(dict(train=["0", "1", "2"], test=["3", "4"]), names)[2] and name_labels(dict(test=["1"]), ["a", "b"])[0]["test"] == [1]
+
+
+def test_numpys_whole_numbers_are_numbers_of_rows(tmp_path):
+    toy(tmp_path, 40)
+    data = [load_data(tmp_path, tiny.text_processor(), n_train=n, n_test=n, split_seed=n) for n in (20, np.int64(20))]
+    assert data[0].train.fingerprint() == data[1].train.fingerprint() and len(data[1].test) == 20

@@ -647,3 +647,71 @@ def test_what_a_network_of_ones_own_does_not_take_is_named(registered, tmp_path)
         def __init__(self, colour, pool="mean"): super().__init__(pool)
     BACKBONES["net"] = Picky
     with pytest.raises(SettingError, match="colour"): load_backbone("net", pool="mean")
+
+
+# --- a known kind is trusted for the networks that were tried, not for whatever its configuration says ---
+
+@pytest.mark.parametrize("kind, pool, options, says", [
+    ("xlm", "cls", dict(emb_dim=32, causal=True), "depends on"),
+    ("flaubert", "cls", dict(emb_dim=32, causal=True), "depends on"),
+    ("modernbert", "cls", dict(local_attention=2, layer_types=["sliding_attention"] * 2), "depends on"),
+    ("opt", "mean", dict(ffn_dim=64, word_embed_proj_dim=16), "'opt'"),
+    ("xmod", "cls", dict(languages=["en_XX", "de_DE"]), "'xmod'"),
+    ("bert", "cls", dict(type_vocab_size=0), "'bert'"),
+])
+def test_a_known_kind_of_unusual_build_is_asked(kind, pool, options, says):
+    with pytest.raises(SettingError, match=says): model_of(text(kind, pool, **options).config, pool=pool)
+
+
+def test_a_usual_network_is_not_asked_and_costs_nothing(monkeypatch):
+    from rekd import model
+    monkeypatch.setattr(model, "check_backbone", lambda *_: pytest.fail("asked"))
+    for kind in ("bert", "roberta", "distilbert", "electra", "modernbert"): model_of(text(kind).config)
+    unusual = text("xlm", emb_dim=32, causal=True).config
+    RationaleModel(ModelConfig(unusual, tiny.LABELS), tiny.text_processor(), saved=True) # a file of ours was asked when it was built
+
+
+# --- what means two things ---
+
+def test_a_backbone_that_is_a_folder_here_too_is_refused_by_both_names(tmp_path, monkeypatch):
+    for folder in ("artifacts/models/shipped", "shipped", "bert-tiny", "mine"):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "config.json").write_text("{}")
+    monkeypatch.setenv("REKD_ARTIFACTS", str(tmp_path / "artifacts"))
+    monkeypatch.chdir(tmp_path)
+    for name, other in (("shipped", "artifacts/models/shipped"), ("bert-tiny", "prajjwal1/bert-tiny")):
+        with pytest.raises(SettingError, match=rf"{other}\), and a folder here: name the folder ./{name}"): module.weights_source(name)
+        assert module.weights_source(f"./{name}") == f"./{name}"
+    assert module.weights_source("mine") == "mine"
+    monkeypatch.chdir(tmp_path / "artifacts" / "models") # the folder here is the shipped one
+    assert module.weights_source("shipped") == "shipped"
+
+
+# --- pictures of 16 bits ---
+
+@pytest.mark.parametrize("dtype", ["uint16", ">u2", "int32"])
+def test_sixteen_bits_are_scaled_alike_in_dark_and_light_pictures(dtype):
+    for most in (200, 256, 60_000):
+        deep = np.linspace(0, most, 64).reshape(8, 8).astype("int64")
+        assert np.array_equal(np.asarray(module._to_rgb(Image.fromarray(deep.astype(dtype))))[..., 0], deep >> 8)
+
+
+@pytest.mark.parametrize("values", [(-1, 5), (0, 65_536)])
+def test_what_is_no_number_of_sixteen_bits_is_refused(values):
+    with pytest.raises(DataError, match=f"got {values[0]} to {values[1]}"): module._to_rgb(Image.fromarray(np.array([values] * 2, "int32")))
+
+
+# --- numpy's numbers and texts, and generators ---
+
+def test_numpys_numbers_and_a_generator_are_taken(tmp_path):
+    from rekd.loss import CLS
+    from rekd.train import TrainConfig, fit
+    def trained(seed):
+        model = tiny.make_model()
+        fit(model, tiny.text_data(), CLS(), TrainConfig(epochs=1), seed=seed, out=tmp_path / type(seed).__name__)
+        return model.predictor.head.weight
+    assert torch.equal(trained(3), trained(np.int64(3)))
+    model = tiny.make_model()
+    assert model.explain(np.array("good film")).mask == model.explain("good film").mask
+    assert [e.label for e in model.explain(t for t in ["good film", "bad film"])] == [e.label for e in model.explain(["good film", "bad film"])]
+    with pytest.raises(DataError): model.explain(torch.tensor(3.))

@@ -80,6 +80,9 @@ def test_part_of_the_test_part_is_called_so(tmp_path, capsys):
     page = stored(tmp_path / "r.html")
     assert page["whole"][0]["rows"] == 20 and page["whole"][0]["part"] and "4 of the 20 test rows (n_test)" in page["about"] and "seed 3" in page["about"]
     assert "A part of the test part (n_test): 20 rows" in capsys.readouterr().out
+    for n in ("40", "99"): # all rows are no part
+        main(["report", str(tmp_path / "m"), "--dataset", data, "--n-test", n, "--examples", "4", "--out", "r.html"])
+        assert not stored(tmp_path / "r.html")["whole"][0]["part"] and "The whole test part: 40 rows" in capsys.readouterr().out
 
 
 def test_pictures_have_a_headline_too():
