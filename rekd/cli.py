@@ -353,11 +353,17 @@ def test_rows(command, model, folder: str): # a `rekd.data.Rows`; of how many ro
     from rekd.data import read_data
     from rekd.run import row_settings
     dataset, starter, n_test = its_data(command, model, folder)
-    row = {} if command.dataset or command.starter else its_row(folder)
+    found = {} if command.starter else its_row(folder)
+    row = {} if command.dataset else found
     if row.get("source") and not os.path.isabs(dataset): dataset = "hub:" + dataset.removeprefix("hub:") # whatever is called so here
-    source, told, columns = row.get("source") or {}, row_settings(row) if row else {}, ("text_column", "label_column")
-    rows = read_data(dataset, starter, ("test",), model.config.labels, split=source.get("split", False), evidence=True,
-                     **{c: getattr(command, c, None) or told.get(f"data.{c}") for c in columns})
+    source, own = row.get("source") or {}, row_settings(found) if found else {}
+    def read(told):
+        columns = {c: getattr(command, c, None) or told.get(f"data.{c}") for c in ("text_column", "label_column")}
+        return read_data(dataset, starter, ("test",), model.config.labels, split=source.get("split", False), evidence=True, **columns)
+    try: rows = read(own)
+    except DataError:
+        if not command.dataset: raise
+        rows = read({}) # other data need not have the run's columns
     then, now = source.get("parts", {}).get("test", {}).get("content"), rows.content["test"]
     if then not in (None, now):
         logging.getLogger("rekd.data").warning(f"{dataset}: the test part is not what the run was measured on (content {now}, then {then})")
