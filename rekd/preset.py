@@ -10,7 +10,7 @@ __all__ = ['STARTS', 'SECTIONS', 'SHIPPED', 'EXPERIMENTS', 'DataSettings', 'Mode
            'preset_text', 'compare_presets']
 
 # %% ../nbs/hood/preset.ipynb #dda6029c
-import inspect, json, tomllib, types
+import inspect, json, os, tomllib, types
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from types import SimpleNamespace
@@ -329,8 +329,8 @@ def _beside(file: Path, own: dict):
     theirs, here = file.parent / name, Path(name)
     if not theirs.exists(): return # it may be in the current folder
     if here.exists() and not here.samefile(theirs):
-        raise SettingError(f"{file}: data.name {name!r} is both {theirs.absolute()} and {here.absolute()}: write the whole path")
-    own["data"]["name"] = str(theirs.absolute())
+        raise SettingError(f"{file}: data.name {name!r} is both {os.path.abspath(theirs)} and {os.path.abspath(here)}: write the whole path")
+    own["data"]["name"] = os.path.abspath(theirs)
 
 def _settings(file: Path, above: tuple = ()) -> dict:
     "The settings of a file and of what it extends. SettingError for a circle."
@@ -361,7 +361,7 @@ def own_name(preset: Preset) -> str: # the same as `preset.name`
     "The name for a preset's runs and rows. SettingError for a file of one's own that is called like a preset: their runs would be mixed."
     known = {**preset_files(), **preset_files(study=True)}.get(preset.name)
     if known is None or preset.file.resolve().parent in (SHIPPED.resolve(), *(f.resolve() for f in EXPERIMENTS.glob("*"))): return preset.name
-    raise SettingError(f"{preset.file} has the name of the preset {known}: save it under another name")
+    raise SettingError(f"{preset.file} has the name of the preset {known}: save it under another name (a study can be given one by --name)")
 
 # %% ../nbs/hood/preset.ipynb #02e483f7
 def no_effect(

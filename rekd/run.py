@@ -167,7 +167,7 @@ def row_settings(row: dict) -> dict: # as `preset.flat` gives them
     if row["objective"] == "re" and told.get("re_select_lambda") is not None: told["select_lambda"] = told["re_select_lambda"]
     options = shared_options(row["objective"]) if row["objective"] in objectives() else {}
     names = [("objective", k) for k in options] + [(s, f.name) for s, c in SECTIONS.items() for f in fields(c)]
-    run = {"objective.name": row["objective"], "objective.start": row["start"]}
+    run = {"objective.name": row["objective"]} | ({"objective.start": row["start"]} if "start" in row else {})
     return run | {f"{s}.{k}": told[was.get(k, k)] for s, k in names if was.get(k, k) in told}
 
 # %% ../nbs/hood/run.ipynb #f17b297b

@@ -250,3 +250,235 @@ def test_plans_are_as_before():
     for name, (n, done) in counts.items():
         runs = planned(name)
         assert (len(runs), sum(r["done"] for r in runs)) == (n, done), name
+
+
+TINY = ["--set", "n_train=40", "n_test=10", "epochs=1", "precision=no", "num_workers=0"]
+
+
+def trained(home, *more): # noqa: F811
+    main(["train", "demo", "--objective", "re", *TINY, *more])
+    return home / "runs" / "demo" / "re-paper-2025"
+
+
+def test_a_refused_run_leaves_the_settings_of_another_alone(home, monkeypatch): # noqa: F811
+    "Of a run that is finished, that another process holds, or that an older version began."
+    from filelock import FileLock
+    folder = trained(home)
+    was = (folder / "run.json").read_text()
+    assert "resume it" in refused(["train", "demo", "--objective", "re", *TINY, "dropout=0.3"])
+    assert "dropout=0.1" in refused(["train", "demo", "--objective", "re", "--resume", *TINY, "dropout=0.3"])
+    assert (folder / "run.json").read_text() == was
+    (folder / "run.json").unlink() # as of an older version
+    assert "resume it" in refused(["train", "demo", "--objective", "re", *TINY, "dropout=0.3"])
+    held = home / "held"
+    held.mkdir()
+    with FileLock(held / ".lock"): assert "is in use" in refused(["train", "demo", "--objective", "re", "--out", str(held), *TINY])
+    assert not (folder / "run.json").exists() and not (held / "run.json").exists()
+
+
+def test_a_row_says_what_evaluate_says(home, tmp_path): # noqa: F811
+    "To the last digit, though the run itself computed in bf16."
+    main(["train", "demo", "--objective", "re", "--set", "n_train=40", "n_test=10", "epochs=1", "num_workers=0", "precision=bf16"])
+    folder = home / "runs" / "demo" / "re-paper-2025"
+    main(["evaluate", "demo", "--json", str(tmp_path / "e.json")])
+    told = {r.pop("mask"): r for r in json.loads((tmp_path / "e.json").read_text())}
+    assert told == json.loads((folder / "row.json").read_text())["masks"]
+
+
+def test_a_row_is_not_taken_for_other_weights(home, tmp_path): # noqa: F811
+    "Nor for a folder of another name; the row of an older version, which does not tell, is."
+    from safetensors.torch import load_file, save_file
+
+    from rekd.cli import its_row
+    folder = trained(home)
+    assert its_row(str(folder / "model"))["objective"] == "re"
+    (folder / "other").mkdir()
+    (folder / "other" / "model.safetensors").write_bytes((folder / "model" / "model.safetensors").read_bytes())
+    assert its_row(str(folder / "other")) == {}
+    weights = load_file(folder / "model" / "model.safetensors")
+    save_file({k: w + 1 for k, w in weights.items()}, folder / "model" / "model.safetensors")
+    assert its_row(str(folder / "model")) == {}
+    row = json.loads((folder / "row.json").read_text())
+    del row["weights"]
+    (folder / "row.json").write_text(json.dumps(row))
+    assert its_row(str(folder / "model")) == row
+
+
+def test_a_model_is_found_by_one_meaning(home, monkeypatch, tmp_path, caplog): # noqa: F811
+    "The newest RE run and nothing that is called alike; a run's folder has its model; a name of two things is refused."
+    import os
+
+    from rekd.run import find_model
+    monkeypatch.setenv("REKD_ARTIFACTS", str(tmp_path / "art"))
+    def put(folder, age):
+        folder.mkdir(parents=True)
+        (folder / "config.json").write_text("{}")
+        os.utime(folder / "config.json", (age, age))
+        return str(folder)
+    runs = home / "runs" / "demo"
+    right = put(runs / "re-warm-7" / "model", 10)
+    for i, other in enumerate(("re-own", "re-own-paper-7", "re-paper-7-heavy", "re-old-7", "re-paper-x")): put(runs / other / "model", 20 + i)
+    with caplog.at_level("INFO", "rekd.run"): assert find_model("demo") == right
+    assert right in caplog.text
+    assert find_model(runs / "re-warm-7") == right == find_model("demo/re-warm-7")
+    shipped = put(tmp_path / "art" / "models" / "mine", 1)
+    assert find_model("mine") == shipped
+    monkeypatch.chdir(tmp_path)
+    put(tmp_path / "mine", 1), put(tmp_path / "demo", 1), put(tmp_path / "free" / "model", 1)
+    for name in ("mine", "demo"):
+        with pytest.raises(SettingError, match=f"./{name}"): find_model(name)
+    assert (find_model("./mine"), find_model("free")) == ("mine", "free/model")
+
+
+def test_changed_data_are_noticed_whatever_their_columns(tmp_path, monkeypatch):
+    "And data that cannot be read any more are not the same."
+    from rekd.preset import DataSettings
+    from rekd.study import _content
+    (tmp_path / "d").mkdir()
+    def put(word):
+        for part in ("train", "test"): (tmp_path / "d" / f"{part}.csv").write_text("review,stars\n" + "".join(f"{word} {i},{'ab'[i % 2]}\n" for i in range(8)))
+    settings, seen = DataSettings("d", text_column="review", label_column="stars"), []
+    for word in ("film", "book", "film"):
+        put(word)
+        seen.append(_content(settings))
+    assert seen[0] == seen[2] != seen[1] and None not in seen
+    assert "cannot be read" in _content(DataSettings("d", text_column="film", label_column="stars"))
+    assert _content(DataSettings(str(tmp_path / "gone"))) is None
+
+
+def test_a_file_of_ones_own_does_not_take_a_presets_name(tmp_path, monkeypatch, home): # noqa: F811
+    "Their runs and rows would be mixed; a study may be given a name."
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("REKD_ARTIFACTS", str(tmp_path / "art"))
+    for name in ("demo", "paper-imdb-tiny"):
+        Path(f"{name}.toml").write_text('extends = "cpu-imdb"\n')
+        for args in (["train"], ["study"], ["table"], ["study", "--dry-run"]):
+            said = refused([args[0], f"{name}.toml", *args[1:]])
+            assert f"{name}.toml has the name of the preset" in said and "another name" in said
+        main(["study", f"{name}.toml", "--dry-run", "--name", "mine"])
+    assert resolve("demo", "re").data.name == "imdb"
+
+
+def test_data_beside_a_file_are_read_from_there(tmp_path, monkeypatch):
+    "From any folder; by way of `extends` too; two of one name are refused."
+    (tmp_path / "a" / "toy").mkdir(parents=True)
+    (tmp_path / "a" / "base.toml").write_text('extends = "demo"\n[data]\nname = "toy"\n')
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "mine.toml").write_text('extends = "../a/base.toml"\n')
+    right = str(tmp_path / "a" / "toy")
+    for here in (tmp_path, tmp_path / "a", tmp_path / "b"):
+        monkeypatch.chdir(here)
+        assert resolve(tmp_path / "a" / "base.toml", "re").data.name == resolve(tmp_path / "b" / "mine.toml", "re").data.name == right
+    (tmp_path / "b" / "toy").mkdir()
+    with pytest.raises(SettingError) as e: resolve("../a/base.toml", "re")
+    assert str(tmp_path / "a") in str(e.value) and str(tmp_path / "b" / "toy") in str(e.value)
+    (tmp_path / "a" / "imdb").mkdir() # a name of the library stays one
+    assert resolve("demo", "re").data.name == "imdb"
+
+
+def test_the_starter_set_has_no_folders_of_ones_own(tmp_path):
+    (tmp_path / "toy").mkdir()
+    with pytest.raises(SettingError, match="starter"): resolve("demo", "re", overrides={"dataset": "toy", "data.starter": True})
+    assert resolve("demo", "re", overrides={"dataset": "imdb", "data.starter": True}).data.starter
+
+
+@pytest.mark.parametrize("pair, value", [("freeze_embeddings=none", "none"), ("dataset=2024", "2024"), ("dataset=true", "true"), ("dataset=1e5", "1e5"),
+                                         ("dataset=null", "null"), ("objective.teacher=none", None), ("text_column=7", "7"), ("num_layers=None", None),
+                                         ("lr=1e-4", 1e-4), ("starter=TRUE", True), ("alpha=none", None), ("epochs=3", 3)])
+def test_a_setting_is_read_as_its_type_asks(pair, value):
+    from rekd.cli import parse_changes
+    assert list(parse_changes([pair]).values()) == [value]
+
+
+OWN = "from rekd.registry import register_objective\n@register_objective({!r})\nclass Part:\n    selects = False\n"
+
+
+def test_a_plugin_is_the_file_that_is_named(tmp_path, monkeypatch):
+    "Though Python has a module of that name; by its path, too, and with what lies beside it."
+    import calendar
+    import sys
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setitem(sys.modules, "calendar", calendar)
+    (tmp_path / "calendar.py").write_text(OWN.format("cal-own"))
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "pathplug.py").write_text("import besideplug\n" + OWN.format("path-own"))
+    (tmp_path / "sub" / "besideplug.py").write_text("")
+    try:
+        for name, part in (("calendar", "cal-own"), ("./calendar.py", "cal-own"), ("sub/pathplug.py", "path-own"), (str(tmp_path / "sub" / "pathplug.py"), "path-own")):
+            load(name)
+            assert part in OBJECTIVES
+        assert sys.modules["calendar"] is calendar
+    finally:
+        for part in ("cal-own", "path-own"): OBJECTIVES.pop(part, None)
+
+
+def load(name):
+    from rekd.cli import bring
+    bring([name])
+
+
+@pytest.mark.parametrize("name, text, said", [
+    ("exity", "import sys\nsys.exit(3)\n", "'exity' ends Python"), ("quits", "raise SystemExit\n", "'quits' ends Python"),
+    ("needs", "import not_there_at_all\n", "not_there_at_all"), ("odd", "raise ModuleNotFoundError('x', name='odd')\n", "odd.py, line 1")])
+def test_a_plugin_that_ends_or_fails_is_named(tmp_path, name, text, said):
+    (tmp_path / f"{name}.py").write_text(text)
+    with pytest.raises(SettingError, match=said): load(name)
+    with pytest.raises(MissingError, match="no file"): load("./nowhere.py")
+
+
+@pytest.mark.parametrize("error, said, room", [
+    (OSError(28, "No space left on device"), "Make room", True), (OSError(122, "Disk quota exceeded"), "Make room", True),
+    (PermissionError(13, "Permission denied"), "may write to", False), (OSError(30, "Read-only file system"), "may write to", False),
+    (NotADirectoryError(20, "Not a directory"), "has that name", False), (OSError(36, "File name too long"), "another name", False),
+    (OSError(5, "Input/output error"), "another folder", False)])
+def test_what_cannot_be_written_has_its_own_remedy(error, said, room, tmp_path):
+    from rekd.errors import WriteError, writing
+    with pytest.raises(WriteError) as e:
+        with writing(tmp_path / "x"): raise error
+    assert said in str(e.value) and ("Make room" in str(e.value)) == room == ("MB" in str(e.value))
+
+
+def test_a_plan_says_what_is_missing(tmp_path, capsys, monkeypatch):
+    "Data that a file names and that are not there; lists with nothing in them."
+    assert "nonexist" in refused(["study", "demo", "--dry-run", "--set", "dataset=nonexist"])
+    (tmp_path / "m.toml").write_text('extends = "demo"\n[data]\nname = "nonexist"\n')
+    monkeypatch.setenv("REKD_ARTIFACTS", str(tmp_path / "art"))
+    main(["study", "m.toml", "--dry-run"])
+    assert "would not start" in (out := capsys.readouterr().out) and "nonexist" in out
+    for key in ("seeds", "objectives", "starts"): assert f"needs {key}" in refused(["study", "demo", f"--{key}", "--dry-run"])
+    assert "got ''" in refused(["presets", ""])
+
+
+def test_a_reader_who_has_seen_enough_is_no_error(tmp_path):
+    import os
+    import subprocess
+    import sys
+    read, write = os.pipe()
+    os.close(read)
+    code = "import rekd.cli; rekd.cli.main(['presets', 'demo'])"
+    done = subprocess.run([sys.executable, "-c", code], stdout=write, stderr=subprocess.PIPE, text=True, env=os.environ | dict(PYTHONPATH=str(Path(__file__).parents[1])))
+    os.close(write)
+    assert done.stderr == "" and done.returncode == 1
+
+
+def test_a_file_may_begin_with_a_mark(tmp_path):
+    "As Windows editors write it."
+    for head in ("", "# mine\n"):
+        (tmp_path / "w.toml").write_text(head + 'extends = "demo"\n[train]\nepochs = 9\n', encoding="utf-8-sig")
+        assert resolve("w.toml", "re").train.epochs == 9 and not preset_text("w.toml").startswith("\ufeff")
+
+
+def test_a_goal_out_of_reach_is_told_before_anything_is_trained(home, monkeypatch): # noqa: F811
+    import rekd.run as module
+    monkeypatch.setattr(module, "fit", lambda *a, **k: pytest.fail("it trained"))
+    for share in ("1.0", "0.999999"):
+        assert "sparsity_share" in refused(["train", "demo", "--objective", "re", "--start", "warm", *TINY, f"sparsity_share={share}"])
+    assert not (home / "runs" / "demo" / "cls-paper-2025" / "row.json").exists()
+
+
+def test_shipped_rows_are_rows_of_their_studies(shipped):
+    "But for the shipped teacher's, which was trained with other settings than its preset has now."
+    from rekd.study import conflict
+    names = [n for n in preset_files(study=True) if results_file(n).is_file()]
+    assert len(names) > 20 and [n for n in names if conflict(load_preset(n, study=True), n, {})] == ["starter-teacher"]
+    assert all(r["done"] for r in planned("demo")) and len(planned("demo")) == 12
