@@ -35,7 +35,8 @@ from .model import RationaleModel, build_model
 from .preset import (SECTIONS, STARTS, ModelSettings, Preset, RunConfig, check_effect, differences, fitting, flat, load_preset, objective_class, objectives,
                          own_name, preset_files, read_overrides, resolve, shared_options)
 from .show import draw_frame, verdict
-from .train import SEEDS, Plan, bf16_units, check_goal, data_fingerprint, fingerprint, fit, is_main, make_accelerator, resolve_precision, validate, warm_start
+from .train import (SEEDS, Plan, bf16_units, check_goal, data_fingerprint, fingerprint, fit, is_main, make_accelerator,
+                        resolve_precision, validate, warm_start)
 from safetensors.torch import load_file, save_file
 
 # %% ../nbs/hood/run.ipynb #1d75c8f7

@@ -763,7 +763,8 @@ def whole_test(
     tests = {name: load_test(rows, m.processor, n_test=n_test) for name, m in models.items()}
     names, out = next(iter(tests.values()))[1], []
     number = class_numbers(names, labels)
-    said = "; ".join(dataset.notes) if isinstance(dataset, Rows) else taken_as(names, labels)
+    notes = dataset.notes if isinstance(dataset, Rows) else []
+    said = f"In the data {'; '.join(notes)}." if notes else taken_as(names, labels)
     where, starter = (dataset.name, dataset.starter) if isinstance(dataset, Rows) else (dataset, starter)
     title = Path(where).resolve().name + ", starter set" * starter
     with tqdm(total=sum(len(t) for t, _ in tests.values()), disable=None, unit=" rows", desc="the whole test part") as bar:

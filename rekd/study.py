@@ -16,7 +16,8 @@ from filelock import FileLock, Timeout
 from .backbone import settings
 from .data import data_folder, load_rows
 from .errors import DataError, MissingError, RekdError, SettingError, check_name, check_number, shown, writing
-from .preset import (STARTS, DataSettings, Preset, RunConfig, check_effect, check_start, differences, fitting, flat, load_preset, no_effect, objective_class,
+from .preset import (STARTS, DataSettings, Preset, RunConfig, check_effect, check_start, differences, fitting, flat, load_preset,
+                         no_effect, objective_class,
                          objectives as known_objectives, options_of, own_name, read_overrides, resolve)
 from .run import claimed, content_hash, guide_of, made_from, row_settings, run, run_folder, this_machine
 from .train import SEEDS, is_main

@@ -105,7 +105,7 @@ def test_class_numbers_are_no_silent_guess(tmp_path, capsys):
     data = folder_of(tmp_path / "rows", [i % 2 for i in range(8)])
     tiny.make_model("bert").save_pretrained(tmp_path / "m")
     main(["report", str(tmp_path / "m"), "--dataset", data, "--out", "r.html"])
-    said = "0 was taken for negative, 1 was taken for positive"
+    said = "In the data labels are positions: 0 is negative, 1 is positive."
     assert said in capsys.readouterr().out and said in stored(tmp_path / "r.html")["about"]
     assert taken_as(["b", "a"], ["a", "b"]) == "" and taken_as([str(i) for i in range(12)], [f"c{i}" for i in range(12)]).count("taken") == 10
     for names in (["1", "2"], ["0", "1", "2"], ["neg", "pos"]):
