@@ -989,7 +989,7 @@ _NEED_MORE = ("xmod", "longformer", "gptj") # of these, sizes alone make network
 
 def _is_usual(backbone: Backbone) -> bool:
     "Whether a listed network differs from its kind's usual one in sizes only: other fields of a configuration may change what it sees."
-    kind, config = backbone.config.get("model_type"), {k: v for k, v in backbone.config.items() if k != "model_type"}
+    kind, config = str(backbone.config.get("model_type")), {k: v for k, v in backbone.config.items() if k != "model_type"}
     if kind in ("timm", "bigru"): return all(_SIZES.fullmatch(k) for k in config.get("options", ()))
     from transformers import AutoConfig
     sizes = {k: v for k, v in config.items() if _SIZES.fullmatch(k) and (v or not k.endswith("size"))}

@@ -158,6 +158,7 @@ class RationaleModel(nn.Module, ModelHubMixin):
         processor: TextProcessor | ImageProcessor, # raw inputs to batches
         generator_backbone: Backbone | None = None, # random weights from `config` if None
         predictor_backbone: Backbone | None = None, # likewise
+        *,
         saved: bool = False, # comes from a file: a backbone of a known kind was asked before it was saved
     ):
         super().__init__()
