@@ -121,7 +121,7 @@ class Dice(Net):
 
 
 class NumpyDice(Net):
-    def encode(self, features, valid): return super().encode(features, valid) + 0.01 * float(np.random.rand())
+    def encode(self, features, valid): return super().encode(features, valid) + 100 * float(np.random.rand())
 
 
 class Window(Net):
