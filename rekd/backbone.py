@@ -344,7 +344,7 @@ TEXT_TYPES = (
     "layoutlm", "splinter", "nomic_bert", "eurobert", "gte", "luke", "big_bird", "longformer", "xlm", "flaubert", "tapas", "visual_bert", "roc_bert",
     "t5", "mt5", "umt5", "switch_transformers", "bart", "mbart", "pegasus", "marian", "led", "bigbird_pegasus", "blenderbot", "m2m_100", "plbart",
     "mvp", "prophetnet", "gpt2", "gpt_neo", "gpt_neox", "gptj", "opt", "bloom", "llama", "mistral", "qwen2", "qwen3", "gemma", "phi", "falcon",
-    "mamba", "openai-gpt", "xglm", "xlnet", "plbart",
+    "mamba", "openai-gpt", "xglm", "xlnet",
 )
 TIMM_TYPES = ("VisionTransformer", "VisionTransformerDistilled", "ResNet", "EfficientNet", "ConvNeXt") # classes of timm
 REFUSED = {kind: f"mixes padding into the text (beside a longer one its states move by {moved})" for kind, moved in dict(

@@ -144,7 +144,8 @@ def _read_classes(folder: Path) -> Table:
     "Pictures in one folder a class."
     import pyarrow as pa
     found = [(str(f.absolute()), d.name) for d in _class_folders(folder) for f in _pictures(d)]
-    others = [f for f in folder.rglob("*") if f.is_file() and not f.name.startswith(".") and str(f.absolute()) not in {f for f, _ in found}]
+    taken = {name for name, _ in found}
+    others = [f for f in folder.rglob("*") if f.is_file() and not f.name.startswith(".") and str(f.absolute()) not in taken]
     if others: _warn(f"{folder}: {len(others)} files are no pictures in a class's folder and are passed over, such as {others[0].relative_to(folder)}")
     return Table(folder, pa.table([list(c) for c in zip(*found)], names=["image", "label"]), "picture", range(1, len(found) + 1))
 

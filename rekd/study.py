@@ -244,7 +244,8 @@ def conflict(
     file = results_file(name)
     rows = read_study(file)
     others = other_rows(preset, rows, changes)
-    done = ids_done(preset, rows, changes)
+    ids = [id(r) for r, _ in others]
+    done = {run_id(r) for r in rows if id(r) not in ids}
     found = [(r, why) for r, why in others if run_id(r) not in done]
     if not found: return None
     r, why = found[0]

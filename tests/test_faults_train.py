@@ -389,3 +389,18 @@ def test_an_estimator_of_ones_own_trains_the_generator(plugin, objective, text_d
     moved = [k for k, v in model.generator.state_dict().items() if not torch.equal(v, make_model("bert", 5).generator.state_dict()[k])]
     assert any(k.startswith("head") for k in moved) and all(math.isfinite(r["train"]["loss"]) for r in rows)
     with pytest.raises(SettingError, match="did you mean 'score'"): objective(estimator="scor")
+
+
+def test_an_estimator_with_a_state_keeps_it_from_step_to_step(text_data, monkeypatch):
+    "Such as a moving baseline: one object trains, and not a new one in each step."
+    class Counting:
+        made = 0
+        def __init__(self): self.steps, Counting.made = 0, Counting.made + 1
+        def __call__(self, logits, selectable, context, loss_of_each):
+            self.steps += 1
+            return ESTIMATORS["gumbel"](logits, selectable, context, loss_of_each)
+    monkeypatch.setitem(ESTIMATORS, "counting", Counting)
+    for objective in (RE(0.01, estimator="counting"), REKD(make_model("bert", 7), 0.01, estimator="counting")):
+        Counting.made = 0
+        fit(make_model("bert", 5), text_data, objective, TrainConfig(epochs=2, batch_size=8), quiet=True)
+        assert (objective.estimate.steps, Counting.made) == (6, 0)
