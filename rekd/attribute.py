@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from .errors import ModelError, SettingError, check_name, check_number, shown
 from .select import topk_mask
-from .model import RationaleModel, _listed, evaluating, to_device
+from .model import RationaleModel, listed, evaluating, to_device
 from .evaluate import document_prob
 
 # %% ../nbs/08_attribute.ipynb #2e56dc4e
@@ -109,7 +109,7 @@ def post_hoc(
 ): # an `Explanation`, or a list of them; its scores are scaled to 0..1 in each input
     "Predict from everything, then mark the features with the highest scores. Errors as in `attribute`, SettingError for an impossible share."
     if sparsity is not None: check_number("sparsity", sparsity, "(0, 1]")
-    sources, one = _listed(x)
+    sources, one = listed(x)
     if not sources: return []
     sources = model.processor.clean(sources)
     batch = to_device(model.processor(sources), model.device)

@@ -6,8 +6,8 @@
 __all__ = ['IMAGE_TYPES', 'TEXT_TYPES', 'TIMM_TYPES', 'REFUSED', 'DEFAULTS', 'TOKENIZER', 'MOST_PIXELS', 'IMAGENET', 'Backbone',
            'TextBackbone', 'ImageBackbone', 'TimmBackbone', 'PixelBackbone', 'BiGRU', 'reads_forwards',
            'backbone_from_config', 'find_settings', 'settings', 'scratch_name', 'weights_source', 'load_backbone',
-           'TextProcessor', 'open_picture', 'ImageProcessor', 'reads', 'same_reading', 'load_processor', 'positions',
-           'check_backbone', 'backbone_kind', 'is_known']
+           'TextProcessor', 'to_rgb', 'open_picture', 'ImageProcessor', 'reads', 'same_reading', 'load_processor',
+           'positions', 'check_backbone', 'backbone_kind', 'is_known']
 
 # %% ../nbs/01_backbone.ipynb #17c3a796
 import configparser, copy, inspect, json, math, os, random, re, threading
@@ -665,7 +665,7 @@ def _on_white(image):
     return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
 
 # %% ../nbs/01_backbone.ipynb #6e5b200c
-def _to_rgb(image):
+def to_rgb(image):
     "Any PIL image as an upright RGB image of 8 bits on white. DataError for one that cannot be read."
     from PIL import Image, ImageOps
     if not isinstance(image, Image.Image):
@@ -754,7 +754,7 @@ class ImageProcessor:
         "Images as `__call__` takes them. DataError for anything but a list of PIL images, or one that cannot be read."
         if not hasattr(images, "__iter__") or hasattr(images, "convert"):
             raise DataError(f"expected a list of PIL images, got {type(images).__name__}")
-        return [_to_rgb(i) for i in images]
+        return [to_rgb(i) for i in images]
     def __call__(self,
         images: list, # PIL images of any mode and size
         augment=None, # applied to each image first

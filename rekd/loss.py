@@ -19,9 +19,9 @@ from fastcore.basics import patch
 from torch import Tensor
 from .errors import ModelError, SettingError, check_name, check_number, closest, shown
 from .registry import ESTIMATORS, OBJECTIVES, register_estimator, register_objective
-from .backbone import reads
+from .backbone import positions, reads
 from .select import gumbel_noise, gumbel_softmax, topk_mask
-from .model import RationaleModel, _places, to_device
+from .model import RationaleModel, to_device
 
 # %% ../nbs/03_loss.ipynb #36f7cad9
 def sparsity_loss(
@@ -338,7 +338,7 @@ def check_teacher(
     if teacher is model: raise ModelError("a student cannot be its own teacher: give it a copy.deepcopy of the model")
     try: read_alike({"the teacher": teacher, "the student": model})
     except ModelError as e: raise ModelError(f"{e}. A teacher learns from the student's data first") from None
-    places, longest = _places(teacher.generator.backbone), getattr(model.processor, "max_length", 0)
+    places, longest = positions(teacher.generator.backbone), getattr(model.processor, "max_length", 0)
     if places and longest > places:
         raise ModelError(f"the student reads up to {longest} word pieces, the teacher has {places} positions: "
                          f"give the student max_length={places}")

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['FORMAT', 'linear', 'Generator', 'Predictor', 'check_labels', 'ModelConfig', 'RationaleModel', 'Explanation',
-           'to_device', 'evaluating', 'check_selects', 'build_model']
+           'to_device', 'evaluating', 'check_selects', 'listed', 'build_model']
 
 # %% ../nbs/02_model.ipynb #60694915
 import base64, html, io, json, math, re
@@ -27,7 +27,7 @@ from .checkpoint import fill, named_weights, replacing
 from .registry import BACKBONES
 from .select import deterministic_mask, gumbel_softmax, topk_mask
 from .backbone import (Backbone, ImageProcessor, TextProcessor, backbone_from_config, load_backbone, check_backbone, is_known, load_processor,
-                           _to_rgb, positions, scratch_name, weights_source)
+                           to_rgb, positions, scratch_name, weights_source)
 
 # %% ../nbs/02_model.ipynb #62a2f8d3
 def linear(
@@ -128,8 +128,6 @@ class ModelConfig:
         check_labels(self.labels)
 
 # %% ../nbs/02_model.ipynb #fb5ba2c5
-_places = positions # the chapter *loss* knows it by this name
-
 def _check_fit(backbone: Backbone, processor: TextProcessor | ImageProcessor):
     "SettingError unless the backbone can read what the processor prepares."
     reads = "text" if isinstance(processor, TextProcessor) else "image"
@@ -355,7 +353,7 @@ def _overlay(image, features: list, mask: list[int]):
     size = (max(224 // side, 1) * side,) * 2
     grid = Image.new("L", (side, side))
     for (r, c), m in zip(features, mask): grid.putpixel((c, r), 255 * m)
-    colour = _to_rgb(image).resize(size)
+    colour = to_rgb(image).resize(size)
     dim = Image.blend(colour.convert("L").convert("RGB"), Image.new("RGB", size, (128, 128, 128)), 0.65)
     out = Image.composite(colour, dim, grid.resize(size, Image.Resampling.NEAREST))
     step, kept = size[0] // side, {tuple(at) for at, m in zip(features, mask) if m}
@@ -376,7 +374,7 @@ def _image_html(image, features: list, mask: list[int], beside: bool = True) -> 
     "An `<img>` of `_overlay`, and beside it the picture itself."
     drawn = _overlay(image, features, mask)
     size = f'width="{drawn.width}" height="{drawn.height}" style="max-width:100%;object-fit:contain"'
-    whole = f'<img alt="the whole picture" {size} src="{_png(_to_rgb(image).resize(drawn.size))}"> ' if beside else ""
+    whole = f'<img alt="the whole picture" {size} src="{_png(to_rgb(image).resize(drawn.size))}"> ' if beside else ""
     return f'{whole}<img alt="{sum(mask)} of {len(mask)} patches kept" {size} src="{_png(drawn)}">'
 
 # %% ../nbs/02_model.ipynb #0e20e3af
@@ -447,7 +445,7 @@ def check_selects(model: RationaleModel):
     if not model.config.selects:
         raise ModelError("this model was trained as CLS or on random masks, and its generator not at all: it has no rationale to show")
 
-def _listed(x) -> tuple[list, bool]:
+def listed(x) -> tuple[list, bool]:
     "Inputs as a list, and whether a single one was given."
     if getattr(x, "ndim", None) == 0: x = x.item() # an array of one text
     one = isinstance(x, (str, bytes)) or not (isinstance(x, Sequence) or hasattr(x, "tolist") or hasattr(x, "__next__")) # a column, an array, a generator
@@ -468,7 +466,7 @@ def explain(self: RationaleModel,
     check_name("mask", mask, _MASKS)
     if sparsity is not None: check_number("sparsity", sparsity, "(0, 1]")
     check_number("batch_size", batch_size, "[1, inf)", whole=True)
-    sources, one = _listed(x)
+    sources, one = listed(x)
     sources = self.processor.clean(sources)
     with evaluating(self):
         out = [e for i in range(0, len(sources), batch_size)

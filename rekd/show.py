@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from .errors import DataError, ModelError, SettingError, check_number, shown
 from .select import gumbel_noise, gumbel_softmax
-from .backbone import _to_rgb
+from .backbone import to_rgb
 from .model import (Explanation, RationaleModel, _by_span, _overlay, _read_to, _shade, _tags, _without_tags, _words,
                         check_selects, to_device)
 from .data import Examples, Rows, class_numbers, load_test, read_data
@@ -117,7 +117,7 @@ def human_rationale(
 def _data_uri(image) -> str:
     "A PIL image as text, at most 224 pixels a side and square, as a model sees it."
     side = min(max(image.size), 224)
-    _to_rgb(image).resize((side, side)).save(out := io.BytesIO(), "WEBP", quality=90)
+    to_rgb(image).resize((side, side)).save(out := io.BytesIO(), "WEBP", quality=90)
     return "data:image/webp;base64," + base64.b64encode(out.getvalue()).decode()
 
 # %% ../nbs/07_show.ipynb #2896afa6
@@ -128,7 +128,7 @@ def _same_input(
     "SettingError unless there are explanations, all of texts or all of one picture. A text stands in each column; a picture is shown once."
     if not models: raise SettingError(f"{where}there are no explanations to draw")
     say = lambda x: "a text" if isinstance(x, str) else "nothing" if x is None else f"a picture of {x.width} x {x.height}"
-    given = lambda x: x if isinstance(x, str | None) else _to_rgb(x)
+    given = lambda x: x if isinstance(x, str | None) else to_rgb(x)
     (first, its), *others = ((name, given(e.source)) for name, e in models.items())
     for name, other in others:
         if type(its) is not type(other) or not isinstance(its, str) and its != other:
@@ -217,7 +217,7 @@ def image_grid(
     for models, truth, row in zip(examples, truths if truths is not None else cycle([None]), axes):
         source, places = next(iter(models.values())).source, iter(row)
         ax = next(places)
-        ax.imshow(np.asarray(_to_rgb(source).resize((224, 224)))); below(ax, truth or "")
+        ax.imshow(np.asarray(to_rgb(source).resize((224, 224)))); below(ax, truth or "")
         for e in models.values():
             ax = next(places)
             ax.imshow(np.asarray(_overlay(e.source, e.features, e.mask))); below(ax, verdict(e, truth))

@@ -693,12 +693,12 @@ def test_a_backbone_that_is_a_folder_here_too_is_refused_by_both_names(tmp_path,
 def test_sixteen_bits_are_scaled_alike_in_dark_and_light_pictures(dtype):
     for most in (200, 256, 60_000):
         deep = np.linspace(0, most, 64).reshape(8, 8).astype("int64")
-        assert np.array_equal(np.asarray(module._to_rgb(Image.fromarray(deep.astype(dtype))))[..., 0], deep >> 8)
+        assert np.array_equal(np.asarray(module.to_rgb(Image.fromarray(deep.astype(dtype))))[..., 0], deep >> 8)
 
 
 @pytest.mark.parametrize("values", [(-1, 5), (0, 65_536)])
 def test_what_is_no_number_of_sixteen_bits_is_refused(values):
-    with pytest.raises(DataError, match=f"got {values[0]} to {values[1]}"): module._to_rgb(Image.fromarray(np.array([values] * 2, "int32")))
+    with pytest.raises(DataError, match=f"got {values[0]} to {values[1]}"): module.to_rgb(Image.fromarray(np.array([values] * 2, "int32")))
 
 
 # --- numpy's numbers and texts, and generators ---
