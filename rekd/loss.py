@@ -256,14 +256,14 @@ class RE:
     def __post_init__(self):
         check_number("select_lambda", self.select_lambda, "[0, inf)")
         check_name("per", self.per, ("batch", "example"))
-        self.estimate = find_estimator(self.estimator) # once: it may hold a state
+        if not inspect.isfunction(part := find_estimator(self.estimator)): self.estimator = part # it may hold a state: one for all steps
     def __call__(self, model: RationaleModel, batch: dict, context: StepContext) -> tuple[Tensor, dict]:
         context, selectable, parts = context.of(batch), model.selectable(batch), {}
         def loss_of_each(mask):
             each, found = self.losses(model.predict(batch, mask), mask, selectable, batch, context)
             parts.update(found)
             return each
-        return self.estimate(model.select(batch), selectable, context, loss_of_each)[0], parts
+        return find_estimator(self.estimator)(model.select(batch), selectable, context, loss_of_each)[0], parts
 
 # %% ../nbs/03_loss.ipynb #0c932fe4
 @patch
@@ -305,7 +305,7 @@ class REKD:
             check_name(name, getattr(self, name), known)
         for name in ("select_lambda", "kd_r_lambda"): check_number(name, getattr(self, name), "[0, inf)")
         if self.alpha is not None: check_number("alpha", self.alpha, "[0, 1]")
-        self.estimate = find_estimator(self.estimator) # once: it may hold a state
+        if not inspect.isfunction(part := find_estimator(self.estimator)): self.estimator = part # it may hold a state: one for all steps
         if not self.teacher.config.selects:
             raise ModelError("the teacher was trained as CLS or on random masks: a teacher is an RE or REKD model")
         self.teacher.eval()
@@ -436,7 +436,7 @@ def __call__(self: REKD, model: RationaleModel, batch: dict, context: StepContex
         kd_y = self.prediction_loss(classes, mask if self.kd_mask == "student" else best_of_teacher, batch, context.T)
         parts["kd_y"] = kd_y.mean()
         return weigh(re, none, kd_y)
-    loss, _ = self.estimate(logits, selectable, context, loss_of_each)
+    loss, _ = find_estimator(self.estimator)(logits, selectable, context, loss_of_each)
     kd_r = self.rationale_loss(logits, batch, selectable, context, theirs)
     return loss + weigh(none, kd_r, none), parts | dict(kd_r=kd_r, agreement=agreement(best, best_of_teacher))
 

@@ -403,4 +403,4 @@ def test_an_estimator_with_a_state_keeps_it_from_step_to_step(text_data, monkeyp
     for objective in (RE(0.01, estimator="counting"), REKD(make_model("bert", 7), 0.01, estimator="counting")):
         Counting.made = 0
         fit(make_model("bert", 5), text_data, objective, TrainConfig(epochs=2, batch_size=8), quiet=True)
-        assert (objective.estimate.steps, Counting.made) == (6, 0)
+        assert (objective.estimator.steps, Counting.made) == (6, 0)
