@@ -17,9 +17,12 @@ from .errors import MissingError, SettingError, closest, shown
 # %% ../nbs/hood/registry.ipynb #e94ce4b1
 class Registry(dict[str, Any]):
     "Parts of one kind by name. SettingError for a name that is taken, or that is not there."
-    def __init__(self, what: str): # what is registered, such as "backbone"
+    def __init__(self,
+        what: str, # what is registered, such as "backbone"
+        home: str | None = None, # the module of the library's own, which is read when a name is looked up
+    ):
         super().__init__()
-        self.what = what
+        self.what, self.home = what, home
     def register(self,
         name: str, # what presets, files and the command line call it
     ):
@@ -36,6 +39,7 @@ class Registry(dict[str, Any]):
         return give
     def find(self, name: str):
         "The part of that name. SettingError with the closest match, and how a part of one's own comes in."
+        if name not in self and self.home: importlib.import_module(self.home)
         if name in self: return self[name]
         raise SettingError(f"unknown {self.what} {shown(name)}{closest(str(name), self)}: expected one of {', '.join(self)}. "
                            "One of your own needs its plugin: --plugin MODULE, or rekd.registry.load_plugins")
@@ -43,7 +47,7 @@ class Registry(dict[str, Any]):
 # %% ../nbs/hood/registry.ipynb #362b0076
 BACKBONES = Registry("backbone") # `model_type` of a `Backbone.config` -> what builds it
 OBJECTIVES = Registry("objective")
-ESTIMATORS = Registry("estimator")
+ESTIMATORS = Registry("estimator", home="rekd.estimate")
 DATASETS = Registry("data set")
 register_backbone, register_objective = BACKBONES.register, OBJECTIVES.register
 register_estimator, register_dataset = ESTIMATORS.register, DATASETS.register

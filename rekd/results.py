@@ -10,10 +10,10 @@ __all__ = ['PAPER', 'model_name', 'results_table', 'mean_interval', 't_interval'
 # %% ../nbs/hood/results.ipynb #7b980437
 from pathlib import Path
 from .errors import DataError, MissingError, RekdError, check_name
+from .train import MASKS, kept_epoch
 from .preset import load_preset, own_name
 from .run import masks_of, row_settings
 from .study import read_study, results_file, study_plan
-from .train import MASKS, kept_epoch
 
 # %% ../nbs/hood/results.ipynb #6b7fb8d7
 def model_name(

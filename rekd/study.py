@@ -13,20 +13,24 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from filelock import FileLock, Timeout
-from .backbone import settings
-from .data import data_folder, load_rows
 from .errors import DataError, MissingError, RekdError, SettingError, check_name, check_number, shown, writing
-from .preset import (STARTS, DataSettings, Preset, RunConfig, check_effect, check_start, differences, fitting, flat, load_preset,
-                         no_effect, objective_class,
-                         objectives as known_objectives, options_of, own_name, read_overrides, resolve)
-from .run import claimed, content_hash, guide_of, made_from, row_settings, run, run_folder, this_machine
-from .train import SEEDS, is_main
+from .settings import settings
+from .machine import is_main
 from .checkpoint import write_text
+from .rows import data_folder, load_rows
+from .guard import SEEDS
+from .config import DataSettings, RunConfig, differences, flat
+from .preset import (Preset, STARTS, check_effect, check_start, fitting, objectives as known_objectives,
+                         load_preset, no_effect, objective_class, options_of, own_name, read_overrides, resolve, stages)
+from .run import claimed, content_hash, guide_of, made_from, row_settings, run, run_folder, this_machine
 
 # %% ../nbs/hood/study.ipynb #c5f5ca0d
 def results_file(name: str) -> Path:
-    "Where the rows of a study are kept."
-    return Path(settings()["paths"]["artifacts"]) / "results" / f"{name}.jsonl"
+    "Where the rows of a study are kept: beside its file or its notebook in a clone, else in artifacts/results."
+    artifacts = Path(settings()["paths"]["artifacts"])
+    folders = sorted((artifacts.parent / "nbs" / "experiments").glob("*/"))
+    own = next((f for f in folders for end in ("jsonl", "toml") if (f / f"{name}.{end}").is_file()), artifacts / "results")
+    return own / f"{name}.jsonl"
 
 # %% ../nbs/hood/study.ipynb #c99e45ae
 def append_row(file: str | Path, row: dict):
@@ -229,7 +233,7 @@ def planned(
     if plan["cells"]:
         runs = [(c["objective"], c["start"], s, c["name"]) for s in chosen["seeds"] for c in plan["cells"]
                 if (objectives is None or c["objective"] in objectives) and (starts is None or c["start"] in starts)]
-    check_effect(changes, [*{r[:2] for r in runs}, *({("cls", "paper")} if any(r[1] == "warm" for r in runs) else set())])
+    check_effect(changes, [stage for r in runs for stage in stages(*r[:2])])
     done = ids_done(p, rows, changes)
     out: list[dict[str, Any]] = [dict(zip(("objective", "start", "seed", "variant"), r)) for r in runs]
     return [r | dict(done=run_id(r) in done, seconds=seconds_of(cell_config(p, plan["cells"], r, changes), rows)) for r in out]
@@ -287,8 +291,7 @@ def make_row(
     "Make one run of a study, or go on with it, and add its row."
     objective, start, seed, variant = run_id(cell)
     mine = changes | cell_changes(plan["cells"], cell)
-    runs = [(objective, start), *([("cls", "paper")] if start == "warm" else [])]
-    used = {k: v for k, v in mine.items() if any(no_effect(k, *r) is None for r in runs)} # the others are for other runs of the study
+    used = {k: v for k, v in mine.items() if any(no_effect(k, *r) is None for r in stages(objective, start))} # the others are for other runs of the study
     row = run(preset, objective, seed, start, used, out=run_folder(name, objective, start, seed, variant), resume=True, quiet=quiet,
               part=plan["measure_on"], name=name)[1]
     if is_main(): append_row(results_file(name), row | dict(variant=variant) | (dict(differs=differs) if differs else {}))

@@ -17,7 +17,7 @@ from pathlib import Path
 import conftest # noqa: F401 -- the tests' environment
 import tiny
 import tqdm
-from rekd.loss import RE
+from rekd.objective import RE
 from rekd.train import TrainConfig, fit
 
 CONFIG = TrainConfig(epochs=3, batch_size=5, lr=3e-3, warmup=0.2, decay=True, checkpoint_every=2) # 15 steps, 9 checkpoints

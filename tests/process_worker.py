@@ -7,8 +7,9 @@ import sys
 from pathlib import Path
 import conftest # noqa: F401 -- the tests' environment
 import tiny
-from rekd.loss import RE, REKD, RandomMask
-from rekd.train import Progress, TrainConfig, fit, is_main, make_accelerator, validate
+from rekd.objective import RE, REKD, RandomMask
+from rekd.train import Progress, TrainConfig, fit, validate
+from rekd.machine import is_main, make_accelerator
 
 # 24 texts, 5 a batch: 20 steps, the last of an epoch with 4; 23 a batch: the last with 1, so that one of two processes has none
 RUNS = {

@@ -8,8 +8,9 @@ from functools import partial
 from rekd.attribute import METHODS, attribute, document_scores, post_hoc
 from rekd.data import Data
 from rekd.errors import DataError, ModelError, SettingError
-from rekd.evaluate import document_prob, judge, judge_document, read_document, replacement_difference
-from rekd.loss import CLS
+from rekd.documents import document_prob, judge_document, read_document
+from rekd.evaluate import judge, replacement_difference
+from rekd.objective import CLS
 from rekd.select import topk_mask
 from rekd.train import TrainConfig, fit
 

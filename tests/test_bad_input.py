@@ -25,17 +25,24 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from rekd.attribute import attribute
-from rekd.backbone import BiGRU, ImageProcessor, TextProcessor, backbone_from_config, load_backbone, load_processor
-from rekd.backbone import settings as rekd_settings
-from rekd.cli import main, parse_changes
-from rekd.data import Examples, load_data, load_rows, loader, make_batches, stratified_split, trim_vocabulary
+from rekd.backbone import BiGRU
+from rekd.processor import ImageProcessor, TextProcessor, load_processor
+from rekd.pretrained import backbone_from_config, load_backbone
+from rekd.settings import settings as rekd_settings
+from rekd.cli import main
+from rekd.console import parse_changes
+from rekd.data import Examples, load_data, loader, make_batches
+from rekd.rows import load_rows, stratified_split
+from rekd.vocabulary import trim_vocabulary
 from rekd.errors import DataError, MissingError, ModelError, RekdError, SettingError, WriteError
-from rekd.evaluate import explain_document, judge
+from rekd.documents import explain_document
+from rekd.evaluate import judge
 from rekd.preset import load_preset, resolve
 from rekd.results import results_table
 from rekd.run import find_model, run
 from rekd.study import append_row, cells, read_rows, study
-from rekd.loss import RE, REKD, rekd_loss
+from rekd.objective import RE, REKD
+from rekd.loss import rekd_loss
 from rekd.model import ModelConfig, RationaleModel, build_model
 from rekd.select import deterministic_mask, gumbel_softmax, temperature, topk_mask
 from rekd.train import TrainConfig, validate, fit
@@ -370,7 +377,7 @@ BAD = [
     ("unknown data set", SettingError, ["'imbd'", "'imdb'"], lambda w: load_rows("imbd")),
     ("None for a data set", SettingError, ["data set", "None"], lambda w: load_rows(None)),
     ("hub that cannot be reached", MissingError, ["'imdb'", "REKD_DATA", "network"], lambda w: load_rows("imdb")),
-    ("starter set that is not there", MissingError, ["starter set", "REKD_ARTIFACTS"], lambda w: load_rows("imdb", starter=True)),
+    ("starter set that is not there", MissingError, ["starter set", "REKD_ARTIFACTS"], lambda w: load_rows("cifar10", starter=True)),
     ("folder without train.parquet", MissingError, ["train.parquet is missing"], lambda w: load_rows(str(w.top))),
     ("Parquet of 0 bytes", DataError, ["train.parquet", "Parquet"], lambda w: load_rows(w.parquet(lambda b: b""))),
     ("truncated Parquet", DataError, ["train.parquet", "Parquet"], lambda w: load_rows(w.parquet(lambda b: b[:-30]))),

@@ -7,9 +7,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from rekd.backbone import ImageProcessor
+from rekd.processor import ImageProcessor
 from rekd.errors import DataError
-from rekd.data import Examples, load_data, load_rows, loader, make_batches, paper_augment, stratified_split, trim_vocabulary
+from rekd.data import Examples, load_data, loader, make_batches, paper_augment
+from rekd.rows import load_rows, stratified_split
+from rekd.vocabulary import trim_vocabulary
 from tiny import text_processor
 
 lengths = st.lists(st.integers(1, 50), max_size=200)

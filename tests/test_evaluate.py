@@ -11,9 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rekd.attribute import attribute
 from rekd.errors import DataError, MissingError, ModelError, SettingError
-from rekd.evaluate import (BINS, at_shares, auprc, comprehensiveness, crossed, document_prob, erasure, explain_document, interval, iou_f1, judge, judge_document, keep_scores,
-                           load_eraser, mask_only_accuracy, model_prob, plausibility, random_scores, read_document, replace_dropped, replacement_difference, shift_mask,
-                           spans_of, sufficiency, task_scores, to_words, token_f1, windows, word_of, word_spans)
+from rekd.evaluate import BINS, at_shares, auprc, comprehensiveness, crossed, erasure, interval, iou_f1, judge, keep_scores, mask_only_accuracy, model_prob, plausibility, random_scores, replace_dropped, replacement_difference, shift_mask, spans_of, sufficiency, task_scores, token_f1
+from rekd.documents import document_prob, explain_document, judge_document, load_eraser, read_document, to_words, windows, word_of, word_spans
 from rekd.select import topk_mask
 from rekd.train import validate
 
@@ -338,7 +337,7 @@ def test_windows_of_a_tokenizer_whose_words_begin_with_their_space():
     "Byte-level BPE: a first word without its space would be four pieces, and the window would no longer fit."
     from tokenizers import Tokenizer, models, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
-    from rekd.backbone import TextProcessor
+    from rekd.processor import TextProcessor
     pieces = ["<pad>", "<s>", "</s>", "<unk>", "Ġ", "g", "o", "d", "Ġg", "Ġgo", "Ġgoo", "Ġgood"]
     bpe = Tokenizer(models.BPE(vocab={p: i for i, p in enumerate(pieces)}, merges=[("Ġ", "g"), ("Ġg", "o"), ("Ġgo", "o"), ("Ġgoo", "d")], unk_token="<unk>"))
     bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)

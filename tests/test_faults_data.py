@@ -16,11 +16,13 @@ import pytest
 import tiny
 from PIL import Image
 
-from rekd.backbone import ImageProcessor
+from rekd.processor import ImageProcessor
 from rekd.cli import main
-from rekd.data import data_folder, load_data, load_rows, load_test, name_labels, read_data, read_table, whole_path
+from rekd.rows import data_folder, load_rows, read_data, whole_path
+from rekd.data import load_data, load_test
+from rekd.table import name_labels, read_table
 from rekd.errors import DataError, MissingError, SettingError, WriteError
-from rekd.evaluate import human_words
+from rekd.documents import human_words
 from test_presets import home, world  # noqa: F401 (fixtures)
 
 ODD = ["007", "02999", "1e5", "None", "NA", "nan", "null", "True", "1.0", "-0", "2020-01-01", "  two  blanks ", 'a "quoted" word', "two\nlines", "a,b;c"]
@@ -194,7 +196,7 @@ def test_new_rows_in_an_old_file_are_read(tmp_path):
 
 def test_another_tokenizer_of_the_same_name_tokenizes_anew(tmp_path):
     from transformers import BertTokenizerFast
-    from rekd.backbone import TextProcessor
+    from rekd.processor import TextProcessor
     swapped = {w: i for i, w in enumerate([*tiny.SPECIAL, *tiny.VOCAB[:len(tiny.SPECIAL) - 1:-1]])}
     for vocab in ({w: i for i, w in enumerate(tiny.VOCAB)}, swapped):
         data = load_data(toy(tmp_path / "d"), TextProcessor(BertTokenizerFast(vocab=vocab, do_lower_case=True), 40), val_share=0.5)
@@ -539,14 +541,14 @@ def test_a_line_of_blanks_is_called_empty(tmp_path):
 
 
 def test_a_large_picture_in_a_data_set_is_read_or_called_large(tmp_path, monkeypatch):
-    from rekd import backbone
+    from rekd import processor
     classes(tmp_path / "d")
     Image.new("1", (14_000, 14_000)).save(tmp_path / "d" / "test" / "cat" / "huge.png") # beyond Pillow's own limit
     limit = Image.MAX_IMAGE_PIXELS
     data = load_data(tmp_path / "d", ImageProcessor(16, 4), val_share=0.5)
     i = next(i for i, n in enumerate(data.test.rows["row"]) if n == 3)
     assert data.test[i]["row"]["inputs"].shape == (1, 3, 16, 16) and Image.MAX_IMAGE_PIXELS == limit
-    monkeypatch.setattr(backbone, "MOST_PIXELS", 10**6)
+    monkeypatch.setattr(processor, "MOST_PIXELS", 10**6)
     with pytest.raises(DataError, match="huge.png.*14,000 x 14,000 pixels"): read_data(tmp_path / "d")
 
 

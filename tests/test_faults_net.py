@@ -14,9 +14,11 @@ from PIL import Image
 from torch import nn
 from transformers import Dinov2Config, Dinov2Model, LongformerConfig, LongformerModel, T5Config, T5EncoderModel, T5Model, ViTConfig, ViTModel
 
-from rekd import backbone as module
-from rekd.backbone import (Backbone, ImageProcessor, TextBackbone, backbone_from_config, check_backbone, is_known, load_backbone, load_processor,
-                           open_picture, scratch_name)
+from rekd import pretrained, processor
+from rekd.backbone import Backbone, TextBackbone
+from rekd.processor import ImageProcessor, load_processor, open_picture
+from rekd.pretrained import backbone_from_config, load_backbone, scratch_name
+from rekd.check import check_backbone, is_known_backbone
 from rekd.errors import DataError, MissingError, ModelError, SettingError
 from rekd.run import build
 from rekd.preset import resolve
@@ -67,11 +69,11 @@ def test_a_row_of_the_table_of_networks(row):
 
 def test_what_is_not_asked_is_what_the_table_knows():
     works = {r["network"] for r in TABLE if r["works"]}
-    assert works >= {*module.TEXT_TYPES, *module.IMAGE_TYPES, "bigru"}
-    assert {r["kind"] for r in TABLE if r["works"]} >= {f"timm/{k}" for k in module.TIMM_TYPES}
-    assert not works & set(module.REFUSED)
-    alone = {r["network"] for r in TABLE if r["works"] and r["pool"] == "mean" and r["network"] in module.TEXT_TYPES}
-    assert all(module.reads_forwards(k) for k in alone) # these are refused with "cls" without being asked
+    assert works >= {*pretrained.TEXT_TYPES, *pretrained.IMAGE_TYPES, "bigru"}
+    assert {r["kind"] for r in TABLE if r["works"]} >= {f"timm/{k}" for k in pretrained.TIMM_TYPES}
+    assert not works & set(pretrained.REFUSED)
+    alone = {r["network"] for r in TABLE if r["works"] and r["pool"] == "mean" and r["network"] in pretrained.TEXT_TYPES}
+    assert all(pretrained.reads_forwards(k) for k in alone) # these are refused with "cls" without being asked
 
 
 # --- padding leaks, memory, reach (faults 8 to 10) ---
@@ -191,13 +193,13 @@ def test_an_unregistered_network_is_refused_before_it_is_trained():
 def test_a_subclass_that_would_come_back_as_its_parent_is_refused():
     class Mine(TextBackbone): pass
     net = Mine(text("bert").net)
-    assert not is_known(net)
+    assert not is_known_backbone(net)
     with pytest.raises(SettingError, match="saved and loaded"): check_backbone(net, tiny.text_processor())
 
 
 def test_a_decoder_in_an_encoders_clothes():
     with pytest.raises(SettingError, match="never sees the others"): text("bert", is_decoder=True)
-    assert not is_known(text("roberta", "mean", is_decoder=True))
+    assert not is_known_backbone(text("roberta", "mean", is_decoder=True))
 
 
 @torch.no_grad()
@@ -348,7 +350,7 @@ def test_a_huge_picture_is_read_or_called_huge(tmp_path, monkeypatch):
     Image.new("1", (14_000, 14_000)).save(tmp_path / "huge.png") # Pillow itself refuses it as a "decompression bomb"
     limit = Image.MAX_IMAGE_PIXELS
     assert open_picture(tmp_path / "huge.png").size == (14_000, 14_000) and Image.MAX_IMAGE_PIXELS == limit
-    monkeypatch.setattr(module, "MOST_PIXELS", 10**6)
+    monkeypatch.setattr(processor, "MOST_PIXELS", 10**6)
     with pytest.raises(DataError, match="14,000 x 14,000") as e: open_picture(tmp_path / "huge.png")
     assert "damaged" not in str(e.value)
     (tmp_path / "text.png").write_text("no picture")
@@ -543,7 +545,7 @@ def test_a_random_word_table_is_not_frozen_unless_asked(tmp_path):
     assert learns(build()) == [False, True] and learns(build(pretrained=False)) == [True, True]
     assert learns(build(f"bigru-16/{tmp_path / 'bert'}", pool="mean")) == [True, True]
     for freeze, right in dict(generator=[False, True], both=[False, False], none=[True, True]).items():
-        for pretrained in (True, False): assert learns(build(pretrained=pretrained, freeze_embeddings=freeze)) == right
+        for weights in (True, False): assert learns(build(pretrained=weights, freeze_embeddings=freeze)) == right
     build(freeze_embeddings="none").save_pretrained(tmp_path / "m")
     assert learns(RationaleModel.from_pretrained(tmp_path / "m")) == [True, True]
 
@@ -591,7 +593,7 @@ except Exception as e: print(type(e).__name__, e)
 
 
 def test_a_network_from_a_plugin_is_trained_saved_and_loaded(tmp_path, registered):
-    from rekd.loss import RE
+    from rekd.objective import RE
     from rekd.registry import load_plugins
     from rekd.train import TrainConfig, fit
     (tmp_path / "my_cnn.py").write_text(PLUGIN)
@@ -600,7 +602,7 @@ def test_a_network_from_a_plugin_is_trained_saved_and_loaded(tmp_path, registere
     try:
         load_plugins("my_cnn")
         model = build_model(f"wordcnn-16/{tmp_path / 'bert'}", tiny.LABELS, num_layers=1, max_length=40, pool="mean")
-        assert learns(model) == [True, True] and model.config.backbone["hidden_size"] == 16 and not is_known(model.generator.backbone)
+        assert learns(model) == [True, True] and model.config.backbone["hidden_size"] == 16 and not is_known_backbone(model.generator.backbone)
         with pytest.raises(SettingError, match="pool='mean'"): build_model(f"wordcnn/{tmp_path / 'bert'}", tiny.LABELS, max_length=40)
         fit(model, tiny.text_data(), RE(0.1), TrainConfig(epochs=1, batch_size=8))
         model.eval().save_pretrained(tmp_path / "model")
@@ -610,6 +612,13 @@ def test_a_network_from_a_plugin_is_trained_saved_and_loaded(tmp_path, registere
     assert json.loads(run("my_cnn")) == json.loads(json.dumps(model.explain("ka good bad").to_dict()))
     without = run()
     assert without.startswith("ModelError") and "'wordcnn'" in without and "'my_cnn'" in without
+
+
+def test_a_name_registered_before_the_librarys_own_is_a_network_from_scratch(tmp_path):
+    (tmp_path / "my_cnn.py").write_text(PLUGIN)
+    code = f"import sys; sys.path.append({str(tmp_path)!r})\nimport my_cnn\nfrom rekd.pretrained import scratch_name\nprint(scratch_name('wordcnn-16/a'), scratch_name('bert-16/a'))"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert out.strip() == "('wordcnn', 16, 'a') None"
 
 
 def test_a_file_never_brings_its_plugin_in(tmp_path):
@@ -680,11 +689,11 @@ def test_a_backbone_that_is_a_folder_here_too_is_refused_by_both_names(tmp_path,
     monkeypatch.setenv("REKD_ARTIFACTS", str(tmp_path / "artifacts"))
     monkeypatch.chdir(tmp_path)
     for name, other in (("shipped", "artifacts/models/shipped"), ("bert-tiny", "prajjwal1/bert-tiny")):
-        with pytest.raises(SettingError, match=rf"{other}\), and a folder here: name the folder ./{name}"): module.weights_source(name)
-        assert module.weights_source(f"./{name}") == f"./{name}"
-    assert module.weights_source("mine") == "mine"
+        with pytest.raises(SettingError, match=rf"{other}\), and a folder here: name the folder ./{name}"): pretrained.weights_source(name)
+        assert pretrained.weights_source(f"./{name}") == f"./{name}"
+    assert pretrained.weights_source("mine") == "mine"
     monkeypatch.chdir(tmp_path / "artifacts" / "models") # the folder here is the shipped one
-    assert module.weights_source("shipped") == "shipped"
+    assert pretrained.weights_source("shipped") == "shipped"
 
 
 # --- pictures of 16 bits ---
@@ -693,18 +702,18 @@ def test_a_backbone_that_is_a_folder_here_too_is_refused_by_both_names(tmp_path,
 def test_sixteen_bits_are_scaled_alike_in_dark_and_light_pictures(dtype):
     for most in (200, 256, 60_000):
         deep = np.linspace(0, most, 64).reshape(8, 8).astype("int64")
-        assert np.array_equal(np.asarray(module.to_rgb(Image.fromarray(deep.astype(dtype))))[..., 0], deep >> 8)
+        assert np.array_equal(np.asarray(processor.to_rgb(Image.fromarray(deep.astype(dtype))))[..., 0], deep >> 8)
 
 
 @pytest.mark.parametrize("values", [(-1, 5), (0, 65_536)])
 def test_what_is_no_number_of_sixteen_bits_is_refused(values):
-    with pytest.raises(DataError, match=f"got {values[0]} to {values[1]}"): module.to_rgb(Image.fromarray(np.array([values] * 2, "int32")))
+    with pytest.raises(DataError, match=f"got {values[0]} to {values[1]}"): processor.to_rgb(Image.fromarray(np.array([values] * 2, "int32")))
 
 
 # --- numpy's numbers and texts, and generators ---
 
 def test_numpys_numbers_and_a_generator_are_taken(tmp_path):
-    from rekd.loss import CLS
+    from rekd.objective import CLS
     from rekd.train import TrainConfig, fit
     def trained(seed):
         model = tiny.make_model()

@@ -289,7 +289,7 @@ def test_a_row_is_not_taken_for_other_weights(home, tmp_path): # noqa: F811
     "Nor for a folder of another name; the row of an older version, which does not tell, is."
     from safetensors.torch import load_file, save_file
 
-    from rekd.cli import its_row
+    from rekd.answers import its_row
     folder = trained(home)
     assert its_row(str(folder / "model"))["objective"] == "re"
     (folder / "other").mkdir()
@@ -332,7 +332,7 @@ def test_a_model_is_found_by_one_meaning(home, monkeypatch, tmp_path, caplog): #
 
 def test_changed_data_are_noticed_whatever_their_columns(tmp_path, monkeypatch):
     "And data that cannot be read any more are not the same."
-    from rekd.preset import DataSettings
+    from rekd.config import DataSettings
     from rekd.study import _content
     (tmp_path / "d").mkdir()
     def put(word):
@@ -386,7 +386,7 @@ def test_the_starter_set_has_no_folders_of_ones_own(tmp_path):
                                          ("dataset=null", "null"), ("objective.teacher=none", None), ("text_column=7", "7"), ("num_layers=None", None),
                                          ("lr=1e-4", 1e-4), ("starter=TRUE", True), ("alpha=none", None), ("epochs=3", 3)])
 def test_a_setting_is_read_as_its_type_asks(pair, value):
-    from rekd.cli import parse_changes
+    from rekd.console import parse_changes
     assert list(parse_changes([pair]).values()) == [value]
 
 
@@ -413,7 +413,7 @@ def test_a_plugin_is_the_file_that_is_named(tmp_path, monkeypatch):
 
 
 def load(name):
-    from rekd.cli import bring
+    from rekd.console import bring
     bring([name])
 
 

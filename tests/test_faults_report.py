@@ -11,10 +11,13 @@ import torch
 from rekd.attribute import METHODS, attribute, document_scores, post_hoc
 from rekd.cli import main
 from rekd.errors import DataError, ModelError, RekdError, SettingError
-from rekd.evaluate import at_shares, comprehensiveness, crossed, interval, judge, judge_document, plausibility, replacement_difference, task_scores, token_f1
-from rekd.model import Explanation, RationaleModel, _FADED, _tags, _without_tags
-from rekd.show import (_lay_out, draw_frame, human_rationale, image_grid, plot_curves, plot_seeds, plot_temperature, rationale_gif, rationale_page, report_data, report_page, segments,
-                       side_by_side, stratified_sample, taken_as, to_terminal, whole_test)
+from rekd.evaluate import at_shares, comprehensiveness, crossed, interval, judge, plausibility, replacement_difference, task_scores, token_f1
+from rekd.documents import judge_document
+from rekd.draw import Explanation, _FADED, layout_tags, without_tags
+from rekd.model import RationaleModel
+from rekd.show import _lay_out, draw_frame, human_rationale, image_grid, plot_temperature, rationale_gif, rationale_page, segments, side_by_side, to_terminal
+from rekd.plot import plot_curves, plot_seeds
+from rekd.report import report_data, report_page, stratified_sample, taken_as, whole_test
 from test_report import browser, labelled, stored, visit # noqa: F401 -- two of them are fixtures
 
 NAN = float("nan")
@@ -133,7 +136,7 @@ def test_report_refuses_what_has_no_rationale(tmp_path):
 ])
 def test_tags_are_shown_as_what_they_mean(text, shown):
     e = Explanation("good", {}, [], [], [], text, [])
-    assert _without_tags(text, [], [])[0] == shown
+    assert without_tags(text, [], [])[0] == shown
     assert to_terminal(e, False) == shown.replace("\n", " ")
     import html
     assert html.escape(shown) in e._repr_html_() and html.escape(shown) in rationale_page([{"a": e}])
@@ -143,10 +146,10 @@ def test_spans_stay_right_when_tags_go():
     text = "good.<br /><br />dull <i>klm</i>!"
     pieces = [(0, 4), (4, 5), (5, 6), (6, 8), (9, 10), (10, 11), (17, 21), (22, 23), (25, 28), (32, 33)]
     for mask in ([1, 0, 0, 0, 0, 0, 1, 0, 1, 0], [0] * 10):
-        new, spans = _without_tags(text, pieces, mask)
+        new, spans = without_tags(text, pieces, mask)
         assert new == "good.\n\ndull klm!" and [new[a:b] for a, b in spans] == ["good", ".", "", "", "", "", "dull", "", "klm", "!"]
     kept = [0, 0, 0, 1, 0, 0, 0, 0, 0, 0] # "br" of the first tag: a part of the rationale, and so it is seen
-    new, spans = _without_tags(text, pieces, kept)
+    new, spans = without_tags(text, pieces, kept)
     assert new == "good.<br />\ndull klm!" and new[slice(*spans[3])] == "br"
     e = Explanation("good", {}, [text[a:b] for a, b in pieces], kept, [.5] * 10, text, pieces)
     assert "[br]" in to_terminal(e, False) and ">br</mark>" in e._repr_html_() and "".join(s for s, _ in segments(e)) == text
@@ -160,7 +163,7 @@ def test_tags_in_the_report(visit): # noqa: F811
     for k in range(10):
         tab.evaluate(f"rate = {k}; render()")
         mask = [p[2] >> k & 1 for p in bits]
-        assert tab.text_content("article .text") == _without_tags(text, [tuple(p[:2]) for p in bits], mask)[0]
+        assert tab.text_content("article .text") == without_tags(text, [tuple(p[:2]) for p in bits], mask)[0]
     assert tab.text_content("article .text") == text # all of it is kept: all of it is the rationale
 
 
@@ -176,7 +179,7 @@ def test_tags_in_png_begin_a_line():
 
 def test_many_tags_take_no_time():
     text = "<b>" * 20_000 + "<i" * 20_000
-    assert _tags(text) == [] and to_terminal(Explanation("a", {}, [], [], [], text, []), False, 10).startswith("<b><b>")
+    assert layout_tags(text) == [] and to_terminal(Explanation("a", {}, [], [], [], text, []), False, 10).startswith("<b><b>")
 
 
 ODD = ["&amp; &#60;b&#62; &nbsp;good", "\u202egood dull\u202c klm", "שלום עולם good", "👩‍👩‍👧‍👦 good 🏳️‍🌈", "good" * 2000, "zero\u200bwidth\ufeff good\u00ad", "e\u0301" * 300 + " good", "{{DATA}} ${x} `good` \\u003c", "good\x00\x1b[2J"]

@@ -13,10 +13,12 @@ import torch.nn.functional as F
 from rekd.checkpoint import named_weights, sync
 from rekd.errors import ModelError, SettingError
 from rekd.run import run
-from rekd.loss import CLS, RE, REKD, RandomMask, StepContext, build_objective, prediction_kd_loss
+from rekd.objective import CLS, RE, REKD, RandomMask, StepContext, build_objective
+from rekd.loss import prediction_kd_loss
 from rekd.model import RationaleModel
 from rekd.registry import ESTIMATORS, OBJECTIVES, load_plugins
-from rekd.train import TrainConfig, TrainingStopped, fit, kept_epoch, validate
+from rekd.train import TrainConfig, fit, kept_epoch, validate
+from rekd.train import TrainingStopped
 from test_presets import home, world # noqa: F401 -- fixtures
 from tiny import make_model
 
@@ -338,8 +340,8 @@ class Smooth:
         loss = F.cross_entropy(model.predict(batch, batch["valid"]), batch["labels"], label_smoothing=self.amount)
         return loss, dict(ce=loss)
 
-@register_estimator("score")
-def score(logits, selectable, context, loss_of_each): # REINFORCE with the batch's mean as baseline
+@register_estimator("reinforce")
+def reinforce(logits, selectable, context, loss_of_each): # REINFORCE with the batch's mean as baseline
     mask = (logits + context.noise(logits)).argmax(-1) * selectable
     losses = loss_of_each(mask.float())
     chance = (logits.log_softmax(-1).gather(-1, mask.unsqueeze(-1)).squeeze(-1) * selectable).sum(-1)
@@ -355,7 +357,7 @@ def plugin(tmp_path, monkeypatch):
     load_plugins("my_parts")
     yield
     import sys
-    del sys.modules["my_parts"], OBJECTIVES["smooth"], ESTIMATORS["score"]
+    del sys.modules["my_parts"], OBJECTIVES["smooth"], ESTIMATORS["reinforce"]
 
 
 def test_an_objective_of_ones_own_trains_by_name(plugin, tmp_path, text_data):
@@ -377,7 +379,7 @@ def test_an_estimator_of_ones_own_follows_the_true_gradient(plugin):
     exact, z = z.grad, logits.clone().requires_grad_()
     batch = dict(valid=torch.ones(n, 3).bool(), index=torch.arange(n))
     many = z.expand(n, 3, 2)
-    ESTIMATORS["score"](many, batch["valid"], StepContext(T=1.0, sparsity=0.3).of(batch), lambda mask: mask @ cost)[0].backward()
+    ESTIMATORS["reinforce"](many, batch["valid"], StepContext(T=1.0, sparsity=0.3).of(batch), lambda mask: mask @ cost)[0].backward()
     torch.testing.assert_close(z.grad, exact, atol=0.03, rtol=0)
 
 
@@ -385,10 +387,10 @@ def test_an_estimator_of_ones_own_follows_the_true_gradient(plugin):
 @pytest.mark.parametrize("objective", [lambda **kw: RE(0.01, **kw), lambda **kw: REKD(make_model("bert", 7), 0.01, **kw)])
 def test_an_estimator_of_ones_own_trains_the_generator(plugin, objective, text_data):
     model = make_model("bert", 5)
-    rows = fit(model, text_data, objective(estimator="score"), LOOP, quiet=True)
+    rows = fit(model, text_data, objective(estimator="reinforce"), LOOP, quiet=True)
     moved = [k for k, v in model.generator.state_dict().items() if not torch.equal(v, make_model("bert", 5).generator.state_dict()[k])]
     assert any(k.startswith("head") for k in moved) and all(math.isfinite(r["train"]["loss"]) for r in rows)
-    with pytest.raises(SettingError, match="did you mean 'score'"): objective(estimator="scor")
+    with pytest.raises(SettingError, match="did you mean 'reinforce'"): objective(estimator="reinforc")
 
 
 def test_an_estimator_with_a_state_keeps_it_from_step_to_step(text_data, monkeypatch):

@@ -15,7 +15,8 @@ TRAINS = re.compile(r"\b(fit|backward)\(")
 UNMARKED = {
     "test_bad_input.py": "every training in it is refused",
     "test_model.py": "looks at gradients, takes no step",
-    "06_evaluate": "fits readers of scikit-learn, on numpy's numbers",
+    "test_auto.py": "looks at gradients, takes no step",
+    "08_evaluate": "fits readers of scikit-learn, on numpy's numbers",
     "run": "trains on 96 reviews to have a row, and asserts only what is in the row",
     "test_faults_net.py": "trains one step to have something to save",
 }
@@ -42,9 +43,9 @@ def test_everything_that_trains_is_tried_with_other_arithmetic():
 
 @pytest.mark.parametrize("name, text, found", [
     ("nbs/11_new.ipynb", [dict(cell_type="code", source=["x = 1\n", "fit(model, data, RE())"])], ["11_new"]),
-    ("nbs/experiments/new.ipynb", [dict(cell_type="code", source="loss.backward()")], ["new"]),
-    ("nbs/experiments/new.ipynb", [dict(cell_type="code", source="#| slow\nfit(model, data, RE())"), dict(cell_type="markdown", source="`fit(model)`")], []),
-    ("nbs/03_loss.ipynb", [dict(cell_type="code", source="loss.backward()")], []), # listed
+    ("nbs/experiments/new/new.ipynb", [dict(cell_type="code", source="loss.backward()")], ["new"]),
+    ("nbs/experiments/new/new.ipynb", [dict(cell_type="code", source="#| slow\nfit(model, data, RE())"), dict(cell_type="markdown", source="`fit(model)`")], []),
+    ("nbs/04_loss.ipynb", [dict(cell_type="code", source="loss.backward()")], []), # listed
     ("tests/test_new.py", "def test_it(): fit(model, data, RE())", ["test_new.py"]),
     ("tests/test_new.py", "@pytest.mark.trains\ndef test_it(): fit(model, data, RE())", []),
     ("tests/test_new.py", "def test_it(): assert outfit(1)", []),

@@ -59,7 +59,7 @@ def test_no_link_is_dead(file):
 
 def test_the_pages_are_found():
     names = {str(p.relative_to(top)) for p in PAGES}
-    assert {"README.md", "nbs/index.ipynb", "nbs/experiments/imdb.ipynb"} <= names
+    assert {"README.md", "nbs/index.ipynb", "nbs/experiments/imdb/imdb.ipynb"} <= names
 
 @pytest.mark.parametrize("heading, name", [
     ("One epoch, or two?", "one-epoch-or-two"), ("On a GPU, with a deeper teacher", "on-a-gpu-with-a-deeper-teacher"),
@@ -75,10 +75,10 @@ def test_a_heading_twice_is_numbered():
     "[a](#nothing)", "[a](imdb.ipynb#a-heavier-penalty-for-re)", "[a](no-such-page.ipynb)", "![a](../images/no-such.png)",
     "[a](/etc/passwd)", "[a]: gone.md", '<img src="gone.png">', '[a](gone.md "with a title")', "[a](<gone.md>)"])
 def test_a_dead_link_is_seen(text):
-    assert len(list(dead(top / "nbs" / "experiments" / "cifar10.ipynb", text))) == 1
+    assert len(list(dead(top / "nbs" / "experiments" / "cifar10" / "cifar10.ipynb", text))) == 1
 
 @pytest.mark.parametrize("text", [
-    "[a](#here)\n\n## Here", "`[a](gone.md)`", "[a](https://x.org/gone.md#b)", "[a](mailto:a@b.org)", "[a](imdb.ipynb#one-epoch-or-two)",
-    "[a](../../LICENSE)", "[a](imdb.ipynb#one%2Depoch-or-two)"])
+    "[a](#here)\n\n## Here", "`[a](gone.md)`", "[a](https://x.org/gone.md#b)", "[a](mailto:a@b.org)", "[a](../imdb/imdb.ipynb#one-epoch-or-two)",
+    "[a](../../../LICENSE)", "[a](../imdb/imdb.ipynb#one%2Depoch-or-two)"])
 def test_a_good_link_is_left_alone(text):
-    assert list(dead(top / "nbs" / "experiments" / "cifar10.ipynb", text)) == []
+    assert list(dead(top / "nbs" / "experiments" / "cifar10" / "cifar10.ipynb", text)) == []

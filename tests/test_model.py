@@ -9,7 +9,8 @@ import torch
 import transformers
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from rekd.loss import CLS, RE, REKD, StepContext, gumbel, prediction_kd_loss
+from rekd.objective import CLS, RE, REKD, StepContext, gumbel
+from rekd.loss import prediction_kd_loss
 from rekd.model import ModelConfig, RationaleModel
 from rekd.train import validate
 from tiny import BACKBONES, IMAGES, TEXTS, make_batch, make_model
@@ -121,7 +122,7 @@ def test_padding_is_not_counted_by_the_losses(special, monkeypatch):
     teacher = make_model("bert", 1, select_special=special)
     def parts(objective, batch):
         left = iter(noise)
-        for module in ("select", "loss"): monkeypatch.setattr(f"rekd.{module}.gumbel_noise", lambda logits, generator=None: next(left)[:, :logits.shape[1]])
+        for module in ("select", "objective"): monkeypatch.setattr(f"rekd.{module}.gumbel_noise", lambda logits, generator=None: next(left)[:, :logits.shape[1]])
         return {k: v.item() for k, v in objective(student, batch, AT)[1].items()}
     for objective in (RE(0.1), REKD(teacher, 0.1)):
         assert parts(objective, padded(batch, 9)) == pytest.approx(parts(objective, batch), abs=1e-5)
@@ -377,3 +378,19 @@ def test_a_model_replaces_its_older_self(tmp_path):
     assert not {"metrics.json", "rationale.png"} & {p.name for p in (tmp_path / "model").iterdir()}
     (tmp_path / "model" / "notes.txt").write_text("mine")
     with pytest.raises(OSError, match="notes.txt"): model.save_pretrained(tmp_path / "model")
+
+
+def test_special_tokens_that_may_be_dropped_are_features_of_an_explanation():
+    e = MODELS["bert", True].explain("ka good")
+    assert e.features == ["", "ka", "good", ""] and e._repr_html_() # [CLS] and [SEP] are empty slices of the text
+
+
+def test_explanations_are_the_same_in_chunks_of_any_size(text_model):
+    texts = ["ka good", "bad me ni bad", "superb"] * 3
+    for a, b in zip(text_model.explain(texts, batch_size=2), text_model.explain(texts)):
+        assert a.mask == b.mask and a.probabilities == pytest.approx(b.probabilities, abs=1e-5)
+
+
+def test_a_grey_picture_is_read_as_a_coloured_one(image_model):
+    picture = tiny.images(1, 0)[0].convert("L")
+    assert image_model.explain(picture).scores == image_model.explain(picture.convert("RGB")).scores

@@ -4,7 +4,7 @@ import pytest
 import tiny
 import torch
 from rekd.data import Data
-from rekd.loss import CLS, RE
+from rekd.objective import CLS, RE
 from rekd.train import TrainConfig, validate, fit, warm_start
 
 pytestmark = pytest.mark.trains

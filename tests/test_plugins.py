@@ -8,7 +8,7 @@ from rekd.cli import main
 from rekd.registry import BACKBONES
 from test_presets import home, world # noqa: F401 -- fixtures
 
-CHAPTER = Path(__file__).parents[1] / "nbs" / "01_backbone.ipynb"
+CHAPTER = Path(__file__).parents[1] / "nbs" / "02_backbone.ipynb"
 HEAD = "import torch.nn as nn\nfrom rekd.backbone import Backbone\nfrom rekd.registry import register_backbone\n\n"
 
 

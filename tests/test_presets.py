@@ -221,7 +221,7 @@ def test_study_goes_on_where_it_stopped(faked, home):
 def test_rows_of_other_data_are_not_done(faked, home, tmp_path):
     "A folder with the same name and other content is other data, if the row tells what it was made from."
     from rekd.run import content_hash
-    from rekd.data import load_rows
+    from rekd.rows import load_rows
     for part in ("train", "test"): (home / f"{part}.csv").write_text("text,label\ngood,1\nbad,0\n")
     changes = dict(dataset=str(home))
     study("demo", ["cls"], [3], overrides=changes, name="mine")
@@ -274,7 +274,7 @@ def test_few_seeds_for_what_does_not_select():
 
 def test_a_teacher_is_asked_about_each_image_and_its_mirror_image_once(tmp_path, monkeypatch):
     from rekd.run import remember
-    from rekd.loss import REKD
+    from rekd.objective import REKD
     teacher, examples = tiny.make_model("vit", 1), tiny.image_examples(6, 0, mirror=True)
     asked = remember(REKD(teacher), examples, "no", tmp_path)
     monkeypatch.setattr(REKD, "remember", lambda *a: pytest.fail("asked again"))

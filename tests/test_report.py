@@ -10,9 +10,11 @@ import torch
 from PIL import Image
 
 from rekd.cli import main
+from rekd.documents import read_document
 from rekd.errors import DataError, SettingError
+from rekd.evaluate import keep_scores
 from rekd.select import topk_mask
-from rekd.show import RATES, report_data, report_page, stratified_sample, whole_test
+from rekd.report import RATES, report_data, report_page, stratified_sample, whole_test
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
 EVIL = '--></script><script>window.hacked = 1</script><img src=x onerror="window.hacked = 2"> <svg onload="window.hacked = 3"> good klm \u2028 {{DATA}}'
@@ -126,7 +128,96 @@ def test_odd_inputs(visit):
     with pytest.raises(DataError, match="no examples"): report_data(models("bert"), [], [])
 
 
+def test_single_removals_are_what_the_models_say(told):
+    "Of every kept word up to the share to start with, the prediction without it, as one that asks for each in turn."
+    some, sources, truths, data = told
+    assert all(len(m["drops"]) == data["start"] + 1 for e in data["examples"] for m in e["models"])
+    for e, source in zip(data["examples"][:3], sources):
+        for m, model in zip(e["models"], some.values()):
+            batch = model.processor([source])
+            able = model.selectable(batch)[0]
+            pieces = [(a, b, w) for w, word in enumerate(m["words"]) for a, b, *_ in word]
+            owner = {(a, b): w for a, b, w in pieces}
+            word = torch.tensor([owner.get(s, -1) for s in model.processor.spans(source)])
+            for k, drops in enumerate(m["drops"]):
+                kept = torch.zeros(len(able)).masked_scatter(able, torch.tensor(topk(model, source, RATES[k])).float())
+                assert [d[0] for d in drops] == sorted({int(w) for w in word[kept > 0]})
+                for unit, said, p, before in drops:
+                    with torch.inference_mode(): probs = model.predict(batch, (kept * (word != unit))[None]).softmax(-1)[0]
+                    assert int(probs.argmax()) == said and p == pytest.approx(float(probs[said]), abs=2e-3) and before == pytest.approx(float(probs[m["said"][k]]), abs=2e-3)
+
+
+def test_removals_in_windows_and_of_patches():
+    "A document's word is dropped from the window that holds it; a patch like a word."
+    text, model = " ".join(["good klm dull kala"] * 20), tiny.make_model("bert")
+    e, = report_data({"a": model}, [text], [0], [[0, 1] * 40])["examples"]
+    batch, owner = read_document(model.processor, text)
+    assert len(owner) > 1
+    scores = keep_scores(model, batch)
+    for k, drops in enumerate(e["models"][0]["drops"]):
+        mask = topk_mask(scores, model.selectable(batch), RATES[k])
+        for unit, said, p, _ in drops:
+            with torch.inference_mode(): probs = model.predict(batch, mask * (owner != unit)).mean(0).softmax(-1)
+            assert p == pytest.approx(float(probs[said]), abs=2e-3)
+    assert max(map(len, e["models"][0]["drops"])) <= 40
+    vit = tiny.make_model("vit")
+    m, = report_data({"a": vit}, tiny.images(1, 0), [0])["examples"][0]["models"]
+    for k, drops in enumerate(m["drops"]): assert [d[0] for d in drops] == [i for i, (bits, _) in enumerate(m["patches"]) if bits >> k & 1]
+
+
 # ---- in the browser
+
+def test_a_reader_drops_a_word_and_shares_the_link(told, page, visit):
+    data, tab = told[3], visit(page)
+    i = next(i for i, e in enumerate(data["examples"]) if all(len(m["drops"][data["start"]]) > 1 for m in e["models"]))
+    tab.select_option("#example", str(i))
+    e, k = data["examples"][i], data["start"]
+    box = tab.query_selector_all("article .drop")[1]
+    box.query_selector("summary").click()
+    chips, m = box.query_selector_all("button"), e["models"][1]
+    assert len(chips) == len(m["drops"][k]) and "Switch a word off" in box.inner_text()
+    for chip, (unit, said, p, _) in zip(chips[:2], m["drops"][k]):
+        chip.click()
+        word = e["text"][m["words"][unit][0][0]:m["words"][unit][-1][1]]
+        assert f"Without “{word}”: {data['labels'][said]} {100 * p:.0f}%" in box.inner_text()
+        assert [c.get_attribute("aria-pressed") for c in chips].count("true") == 1
+        assert tab.inner_text("article mark.gone") == word and tab.evaluate("document.activeElement.tagName") == "BUTTON"
+    link = tab.url
+    assert link.endswith(f"#example={i + 1}&share={100 * RATES[k]:g}&drop=2.{unit + 1}")
+    other = tab.context.new_page()
+    other.goto(link)
+    assert other.input_value("#example") == str(i) and other.inner_text("article mark.gone") == word and f"Without “{word}”" in other.inner_text("#cards")
+    chips[1].click()
+    assert tab.query_selector("mark.gone") is None and "&drop=" not in tab.url
+    chips[0].click()
+    tab.click("#next")
+    assert tab.query_selector("mark.gone") is None and f"example={i + 2}" in tab.url and "&drop=" not in tab.url
+    to_rate(tab, 9)
+    assert "share=100" in tab.url and "measured for shares up to" in tab.inner_text("#cards") and not tab.query_selector("article .drop button")
+
+
+def test_a_link_that_makes_no_sense_does_nothing(told, page, visit):
+    tab = visit(page)
+    tab.evaluate("location.hash = '#example=4&share=50'")
+    tab.wait_for_function("document.getElementById('example').value === '3'")
+    assert tab.inner_text("#share") == "50%"
+    for odd in ("example=99&share=x&drop=9.9", "example=-1", "drop=<img src=x>&example=1e3", "share=%", "example=2&drop=1.__proto__&share=1e999"):
+        tab.evaluate(f"location.hash = '#{odd}'")
+        tab.wait_for_timeout(50)
+        assert len(tab.query_selector_all("article")) == 3 and tab.query_selector("mark.gone") is None
+
+
+def test_one_input_without_a_truth(visit):
+    "As `rekd explain --html` writes it: no filters, nothing right or wrong, the slider at the share that was asked for."
+    model = tiny.make_model("bert")
+    text = "good klm <b>dull</b> kala"
+    data = report_data({"a": model}, [text], rates=(0.1, 0.37, 1.0), start=0.37)
+    tab = visit(report_page(data, "One"))
+    assert tab.inner_text("#share") == "37%" and not tab.is_visible("#filter") and not tab.is_visible("#example") and not tab.is_visible("#metrics")
+    assert not tab.query_selector(".badge") and "ruly" not in tab.inner_text("main") and "undefined" not in tab.inner_text("body") and "NaN" not in tab.inner_text("body")
+    assert [m.inner_text() for m in tab.query_selector_all("mark.kept")] == [f for f, m in zip(*(lambda e: (e.features, e.mask))(model.explain(text, sparsity=0.37))) if m]
+    assert "accuracy" not in data["metrics"][0]
+
 
 def test_slider_marks_what_topk_keeps(told, page, visit):
     some, sources, truths, data = told
@@ -217,7 +308,7 @@ def test_keyboard_alone(told, page, visit):
     tab.keyboard.press("ArrowLeft")
     assert tab.input_value("#example") == "9" # around the end
     reached, ring = [], []
-    for _ in range(9):
+    for _ in range(12):
         tab.keyboard.press("Tab")
         name = tab.evaluate("document.activeElement.id || document.activeElement.tagName")
         if name == "BODY": break
@@ -240,10 +331,10 @@ def test_keyboard_alone(told, page, visit):
         if name == "rate":
             tab.keyboard.press("End")
             assert tab.inner_text("#share") == "100%" and tab.get_attribute("#rate", "aria-valuetext") == "100%"
-        if name == "SUMMARY":
+        if name == "SUMMARY" and tab.evaluate("!document.activeElement.closest('.drop')"):
             tab.keyboard.press("Enter")
             assert "ERASER" in tab.inner_text("#meanings")
-    assert reached == ["filter", "previous", "example", "next", "rate", "DIV", "SUMMARY"] and set(ring) == {"solid"}
+    assert reached == ["filter", "previous", "example", "next", "rate", *["SUMMARY"] * 3, "DIV", "SUMMARY"] and set(ring) == {"solid"}
     named = "e => e.labels?.length || e.getAttribute('aria-label') || e.textContent.trim()"
     assert all(tab.eval_on_selector_all("select, input, button, [role=img], [role=region]", f"all => all.map({named})"))
 
@@ -252,6 +343,9 @@ def test_keyboard_alone(told, page, visit):
 def test_phone_and_contrast(page, visit, scheme):
     tab = visit(page, viewport=dict(width=375, height=700), color_scheme=scheme)
     to_rate(tab, 3)
+    tab.click("article .drop summary")
+    tab.click("article .drop button")
+    assert tab.query_selector("mark.gone")
     assert tab.evaluate("document.documentElement.scrollWidth") == 375
     assert min(tab.eval_on_selector_all("select, button, input", "all => all.map(e => e.getBoundingClientRect().height)")) >= 38 # a finger's width
     contrast = """selector => {
@@ -260,7 +354,7 @@ def test_phone_and_contrast(page, visit, scheme):
       const ground = e => { while (rgb(getComputedStyle(e).backgroundColor)[3] === 0 && e.parentElement) e = e.parentElement; return getComputedStyle(e).backgroundColor }
       return [...document.querySelectorAll(selector)].map(e => { const [a, b] = [light(getComputedStyle(e).color), light(ground(e))].sort((x, y) => y - x); return (a + .05) / (b + .05) })
     }"""
-    for selector, least in (("mark", 4.5), (".text .faded, .part, p, h1, h2, label, .badge, td, th, select, button", 4.5)):
+    for selector, least in (("mark", 4.5), (".drop summary, .drop p", 4.5), (".text .faded, .part, p, h1, h2, label, .badge, td, th, select, button", 4.5)):
         found = tab.evaluate(contrast, selector)
         assert not found or min(found) >= least, (selector, min(found))
     assert tab.evaluate(contrast, "mark") and tab.evaluate(contrast, ".text .faded")
@@ -391,7 +485,7 @@ def test_explain_a_file_of_ones_own(saved, capsys, visit):
     main(["explain", str(saved / "bert"), "--text-file", "review.txt", "--html", "text.html", "--sparsity", "0.5"])
     assert "[" in capsys.readouterr().out
     tab = visit((saved / "text.html").read_text(encoding="utf-8"), viewport=dict(width=375, height=700))
-    assert "good klm <b>dull</b>" in tab.inner_text("section") and tab.query_selector("mark") # of both tags a piece was kept
+    assert "good klm <b>dull</b>" in tab.inner_text("article .text") and tab.query_selector("mark") # of both tags a piece was kept
     assert tab.evaluate("document.documentElement.scrollWidth") == 375
 
     upright = Image.new("RGB", (40, 20), "red")
@@ -401,8 +495,7 @@ def test_explain_a_file_of_ones_own(saved, capsys, visit):
     main(["explain", str(saved / "vit"), "--image", "photo.jpg", "--html", "image.html"])
     assert "## " in capsys.readouterr().out
     tab = visit((saved / "image.html").read_text(encoding="utf-8"))
-    assert tab.evaluate("document.querySelectorAll('img')[1].naturalWidth") > 100
-    assert [i.get_attribute("alt") for i in tab.query_selector_all("img")] == ["the whole picture", "4 of 16 patches kept"] # the picture itself beside its rationale
+    assert [i.get_attribute("aria-label") for i in tab.query_selector_all("svg.picture")] == ["the whole picture", "4 of 16 patches kept"] # the picture itself beside its rationale
 
 
 def test_template_is_shipped():

@@ -15,9 +15,11 @@ import tiny
 import torch
 import yaml
 from huggingface_hub import ModelCard
-from rekd.backbone import load_backbone, load_processor
+from rekd.pretrained import load_backbone
+from rekd.processor import load_processor
 from rekd.errors import ModelError, RekdError
-from rekd.model import Explanation, RationaleModel
+from rekd.draw import Explanation
+from rekd.model import RationaleModel
 from rekd.show import rationale_page, to_terminal, verdict
 from rekd.checkpoint import load_checkpoint, save_checkpoint
 

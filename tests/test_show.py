@@ -9,9 +9,9 @@ from hypothesis import given, strategies as st
 from PIL import Image
 
 from rekd.errors import DataError, RekdError
-from rekd.model import Explanation, _text_html, _words
-from rekd.show import (draw_frame, human_rationale, image_grid, plot_curves, plot_seeds, plot_temperature, plot_traces, rationale_gif, rationale_page, runs_by_model, segments, side_by_side,
-                       soft_choices, to_terminal, verdict)
+from rekd.draw import Explanation, _text_html, pieces_by_word
+from rekd.show import draw_frame, human_rationale, image_grid, plot_temperature, rationale_gif, rationale_page, segments, side_by_side, soft_choices, to_terminal, verdict
+from rekd.plot import plot_curves, plot_seeds, plot_traces, runs_by_model
 
 LETTERS = st.text(st.sampled_from("ab<>&\"' \n日é🙂.#"), max_size=30)
 
@@ -48,7 +48,7 @@ def test_marks_are_the_kept_pieces(e):
 
 @given(explained())
 def test_words_hold_each_piece_once(e):
-    numbers = [i for word in _words(e.source, e.spans) for i in word]
+    numbers = [i for word in pieces_by_word(e.source, e.spans) for i in word]
     assert numbers == [i for i, (a, b) in enumerate(e.spans) if a < b]
 
 

@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file
 from rekd.data import paper_augment
 from rekd.errors import DataError, ModelError, SettingError, WriteError
-from rekd.loss import CLS, RE, REKD, RandomMask
+from rekd.objective import CLS, RE, REKD, RandomMask
 from rekd.model import RationaleModel
 from rekd.train import TrainConfig, TrainingDiverged, fit, validate, warm_start
 from tiny import make_model

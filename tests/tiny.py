@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from PIL import Image
 from transformers import BertTokenizerFast
-from rekd.backbone import ImageProcessor, TextProcessor
+from rekd.processor import ImageProcessor, TextProcessor
 from rekd.data import Data, Examples
 from rekd.model import ModelConfig, RationaleModel
 

@@ -4,8 +4,9 @@ import ast
 import sys
 from pathlib import Path
 
-ORDER = ("errors settings registry checkpoint select processor backbone draw model hub loss objective estimate data train evaluate documents show attribute "
-         "preset run study results report starter cli").split()  # a module imports only from those before it
+# a module imports only from those before it
+ORDER = ("errors settings registry machine checkpoint select backbone pretrained processor check draw hub model auto loss objective estimate table stream rows data "
+         "guard train evaluate documents plot show report attribute vocabulary config preset run study results starter console explore serve answers cli").split()
 HOME = Path(__file__).resolve().parents[1] / "rekd"
 
 

@@ -1,4 +1,4 @@
-"""Try kinds of networks with tiny random weights: works, or is refused with a reason. Writes the table of the chapter *backbone* (about a minute).
+"""Try kinds of networks with tiny random weights: works, or is refused with a reason. Writes the table of nbs/hood/check.ipynb (about a minute).
 
     python tools/networks.py            # writes artifacts/networks.json
     python tools/networks.py bert fnet  # prints the rows of some kinds, and writes nothing
@@ -15,9 +15,11 @@ from transformers.utils import logging
 
 TOP = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(TOP))
-from rekd.backbone import ImageProcessor, TextProcessor, backbone_from_config, backbone_kind, check_backbone  # noqa: E402
-from rekd.errors import SettingError  # noqa: E402
-from rekd.model import ModelConfig, RationaleModel  # noqa: E402
+from rekd.check import backbone_kind, check_backbone
+from rekd.errors import SettingError
+from rekd.model import ModelConfig, RationaleModel
+from rekd.pretrained import backbone_from_config
+from rekd.processor import ImageProcessor, TextProcessor
 
 WORDS = [f"w{i}" for i in range(35)]
 TEXT = TextProcessor(BertTokenizerFast(vocab={w: i for i, w in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS])}), 40)

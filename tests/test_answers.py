@@ -1,0 +1,247 @@
+"Data in, answers out: tables of every kind, row by row, in constant memory, and a killed run that goes on."
+import csv
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import datasets
+import numpy as np
+import pandas as pd
+import pytest
+import tiny
+
+import rekd.stream
+from rekd.cli import main
+from rekd.data import load_data, load_test
+from rekd.errors import DataError, SettingError
+from rekd.model import in_windows
+from rekd.objective import RE
+from rekd.stream import table_rows
+from rekd.train import TrainConfig, fit
+
+
+def texts(n, seed=0):
+    made, labels, _ = tiny.planted_texts(n, seed, words=9)
+    return [" ".join(t.split()[i % 6:]) for i, t in enumerate(made)], [tiny.LABELS[y] for y in labels]
+
+
+@pytest.fixture
+def home(tmp_path):
+    tiny.make_model("bigru").save_pretrained(tmp_path / "m")
+    return tmp_path
+
+
+def frame(n=30): return pd.DataFrame(dict(zip(("review", "stars"), texts(n)), id=range(n)))
+def lines(file): return [json.loads(line) for line in open(file, encoding="utf-8")]
+
+
+# ---- in Python
+
+def test_explain_takes_what_people_have(text_model):
+    some = frame()
+    want = [text_model.explain(t) for t in some["review"]]
+    plain = lambda es: [(e.label, e.mask, e.spans) for e in es]
+    for given in (some, datasets.Dataset.from_pandas(some)): assert plain(text_model.explain(given, text_column="review")) == plain(want)
+    for given in (list(some["review"]), some["review"], some["review"].to_numpy(), (t for t in some["review"])): assert plain(text_model.explain(given)) == plain(want)
+    assert plain(text_model.explain_each((t for t in some["review"]), batch_size=4)) == plain(want)
+    assert plain(text_model.explain(some.rename(columns=dict(review="text")))) == plain(want)
+    assert text_model(list(some["review"])) == [e.label for e in want] and text_model(some["review"][0]) == want[0].label
+    probs = text_model.predict_proba(some, text_column="review", batch_size=7)
+    assert probs.shape == (30, 2) and probs == pytest.approx(np.array([list(e.probabilities.values()) for e in want]), abs=1e-5)
+    for options, says in ((dict(), "no column 'text' or 'image'"), (dict(text_column="reviev"), "did you mean 'review'")):
+        with pytest.raises(DataError, match=says): text_model.explain(some, **options)
+
+
+def test_a_model_that_does_not_select_predicts_from_everything(text_model):
+    text_model.config.selects = False
+    everything = text_model.predict_proba(["good klm kala"], "none")
+    assert (text_model.predict_proba(["good klm kala"]) == everything).all() and text_model("good klm kala") == tiny.LABELS[everything.argmax()]
+    with pytest.raises(ValueError, match="no rationale"): text_model.predict_proba(["good"], "topk")
+
+
+def test_a_stream_is_read_a_window_at_a_time(text_model):
+    "Nothing is read ahead of the window, and no answer waits for the end."
+    taken = []
+    def source():
+        for i in range(10_000): taken.append(i); yield "good klm"
+    stream = text_model.explain_each(source(), batch_size=2)
+    next(stream)
+    assert len(taken) == 32
+    assert list(in_windows(range(100), lambda xs: [x * x for x in xs], 7)) == [i * i for i in range(100)]
+
+
+@pytest.mark.parametrize("kind", ["frame", "dataset", "pairs", "dicts", "generator", "parts"])
+def test_load_data_and_fit_take_rows_in_memory(text_model, kind):
+    some, columns = frame(40), dict(text_column="review", label_column="stars")
+    pairs = list(zip(some["review"], some["stars"]))
+    given = dict(frame=some, dataset=datasets.Dataset.from_pandas(some), pairs=pairs, dicts=[dict(text=t, label=y) for t, y in pairs], generator=(p for p in pairs),
+                 parts=dict(train=some[:30], test=some[30:]))[kind]
+    options = columns if kind in ("frame", "dataset", "parts") else {}
+    if kind == "generator": assert len(fit(text_model, given, RE(), TrainConfig(epochs=1, batch_size=16), quiet=True)) == 1; return
+    data = load_data(given, text_model.processor, **options)
+    assert (len(data.train), len(data.val), len(data.test)) == ((24, 6, 10) if kind == "parts" else (25, 7, 8)) and data.labels == tiny.LABELS
+    assert "memory" in data.account() and "/tmp" not in data.train.place(0) + data.account()
+    test, _ = load_test(some, text_model.processor, labels=tiny.LABELS, **columns)
+    assert len(test) == 40
+    assert len(fit(text_model, given, RE(), TrainConfig(epochs=1, batch_size=16), quiet=True, **options)) == 1
+
+
+def test_rows_in_memory_that_cannot_be_used(text_model):
+    for given, says in ((frame(), "has no column"), ([("a", "x")] * 3, "one class only"), ([3, 4], "rows in memory are"), ([], "no rows"),
+                        (pd.DataFrame(dict(text=["a", None], label=["x", "y"])), "no text, the first is memory, row 2"), (dict(tain=frame()), "got 'tain'")):
+        with pytest.raises(DataError, match=says): load_data(given, text_model.processor)
+    with pytest.raises(DataError, match="unknown label 'stars'"): fit(text_model, [("a", "stars"), ("b", "negative")] * 9, RE(), quiet=True)
+    with pytest.raises(SettingError, match="a data set is given by its name"): load_data(7, text_model.processor)
+    with pytest.raises(SettingError, match="yet to be read"): fit(text_model, tiny.text_data(), RE(), quiet=True, text_column="x")
+
+
+# ---- on the command line
+
+def write(home, kind, some):
+    file = home / f"in{kind}"
+    if kind == ".csv": some.to_csv(file, index=False)
+    elif kind == ".tsv": some.to_csv(file, index=False, sep="\t")
+    elif kind == ".csv.gz": some.to_csv(file, index=False)
+    elif kind == ".jsonl": some.to_json(file, orient="records", lines=True)
+    elif kind == ".json": some.to_json(file, orient="records")
+    elif kind == ".arrow": datasets.Dataset.from_pandas(some).save_to_disk(home / "d"); os.replace(next((home / "d").glob("*.arrow")), file)
+    else: some.to_parquet(file)
+    return str(file)
+
+
+@pytest.mark.parametrize("kind", [".csv", ".tsv", ".csv.gz", ".jsonl", ".json", ".parquet", ".arrow"])
+def test_table_in(home, kind, capsys):
+    some = frame(70)
+    some.loc[3, "review"] = 'a "quoted",\nlong text'
+    main(["explain", "m", "--csv", write(home, kind, some), "--text-column", "review", "--out", "o.jsonl", "--batch-size", "4"])
+    assert "70 rows of" in capsys.readouterr().out
+    found, model = lines("o.jsonl"), tiny.make_model("bigru")
+    assert [a["row"] for a in found] == list(range(1, 71))
+    for a, text in zip(found, some["review"]):
+        e = model.explain(text)
+        assert a["label"] == e.label and a["probabilities"] == pytest.approx(e.probabilities, abs=1e-5)
+        assert [text[k["start"]:k["end"]] for k in a["kept"]] == [k["text"] for k in a["kept"]] == [f for f, m in zip(e.features, e.mask) if m]
+
+
+def test_answers_out_in_every_form(home, capsys):
+    file = write(home, ".csv", frame(9))
+    ask = ["explain", "m", "--csv", file, "--text-column", "review"]
+    main(ask)
+    shown = capsys.readouterr()
+    want = [json.loads(line) for line in shown.out.splitlines()]
+    assert len(want) == 9 and "9 rows of" in shown.err
+    for ending in ("jsonl", "csv", "tsv", "parquet"): main([*ask, "--out", f"o.{ending}"])
+    assert lines("o.jsonl") == want
+    assert [r | dict(error=None) for r in want] == list(table_rows("o.parquet")) and not os.path.exists("o.parquet.part")
+    for ending, sep in (("csv", ","), ("tsv", "\t")):
+        with open(f"o.{ending}", newline="", encoding="utf-8") as f: rows = list(csv.DictReader(f, delimiter=sep))
+        assert [(int(r["row"]), r["label"], json.loads(r["kept"])) for r in rows] == [(a["row"], a["label"], a["kept"]) for a in want]
+        assert [float(r["p_negative"]) for r in rows] == [a["probabilities"]["negative"] for a in want]
+
+
+def test_standard_input(home, monkeypatch, capsys):
+    for sent in ("id;text\n1;good klm\n2;dull kala\n", '{"text": "good klm"}\n{"text": "dull kala"}\n'):
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(sent.encode())))
+        main(["explain", "m", "--csv", "-", "--out", "-"])
+        assert [json.loads(line)["row"] for line in capsys.readouterr().out.splitlines()] == [1, 2]
+
+
+def test_a_row_that_cannot_be_read_has_an_answer_too(home, capsys):
+    some = pd.DataFrame(dict(text=["good klm", "", None, " ", "\u200b\x00", "dull"]))
+    some.to_json("in.jsonl", orient="records", lines=True)
+    main(["explain", "m", "--csv", "in.jsonl", "--out", "o.jsonl"])
+    assert [(a["label"] is None, "error" in a) for a in lines("o.jsonl")] == [(x, x) for x in (False, True, True, True, True, False)]
+    assert "4 rows cannot be read" in capsys.readouterr().out
+    main(["explain", "m", "--csv", "in.jsonl", "--out", "o.csv"])
+    main(["explain", "m", "--csv", "in.jsonl", "--out", "o.csv", "--resume"])
+
+
+def test_pictures_by_their_path(home):
+    tiny.make_model("vit").save_pretrained(home / "v")
+    (home / "pictures").mkdir()
+    for i, picture in enumerate(tiny.images(3, 0)): picture.save(home / "pictures" / f"{i}.png")
+    (home / "in.csv").write_text("image\npictures/0.png\npictures/gone.png\npictures/2.png\n")
+    main(["explain", "v", "--csv", "in.csv", "--out", "o.jsonl"])
+    a, gone, b = lines("o.jsonl")
+    assert "gone.png" in gone["error"] and a["kept"] == [list(f) for f, m in zip(*(lambda e: (e.features, e.mask))(tiny.make_model("vit").explain(tiny.images(3, 0)[0]))) if m] and b["label"]
+
+
+@pytest.mark.parametrize("ending", ["jsonl", "csv", "parquet"])
+def test_a_run_cut_anywhere_goes_on_to_the_same_answers(home, ending, capsys):
+    file, ask = write(home, ".csv", frame(40)), None
+    ask = ["explain", "m", "--csv", file, "--text-column", "review", "--batch-size", "4", "--resume", "--out"]
+    main([*ask, f"whole.{ending}"])
+    main([*ask, "lines.jsonl"])
+    held = open(f"whole.{ending}" if ending != "parquet" else "lines.jsonl", "rb").read()
+    part = f"o.{ending}" + ".part" * (ending == "parquet")
+    for cut in (0, 1, 30, 400, len(held) // 2, len(held) - 1, len(held)):
+        for name in (part, f"o.{ending}"):
+            if os.path.exists(name): os.remove(name)
+        with open(part, "wb") as f: f.write(held[:cut])
+        main([*ask, f"o.{ending}"])
+        if ending == "parquet": assert list(table_rows("o.parquet")) == list(table_rows("whole.parquet"))
+        else: assert open(f"o.{ending}", "rb").read() == held
+    capsys.readouterr()
+    main([*ask, f"o.{ending}"]) # nothing is left
+    assert "nothing is left" in capsys.readouterr().out if ending == "parquet" else True
+
+
+def test_resume_refuses_what_is_not_its_own(home, capsys):
+    file = write(home, ".csv", frame(20))
+    tiny.make_model("bigru", seed=7).save_pretrained(home / "other")
+    ask = ["--csv", file, "--text-column", "review", "--out", "o.jsonl"]
+    main(["explain", "m", *ask])
+    for command, says in ((["m", *ask], "is there already"), (["other", *ask, "--resume"], "not what other says of row 20"), (["m", *ask, "--resume", "--sparsity", "0.9"], "not what m says"),
+                          (["m", "--csv", write(home, ".tsv", frame(7)), "--text-column", "review", "--out", "o.jsonl", "--resume"], "not what m says of row 20"),
+                          (["m", "--csv", file, "--text-column", "review", "--out", file], "is the table itself"), (["m", "--csv", file, "--text-column", "review", "--out", "o.xlsx"], "must end in"),
+                          (["m", "--csv", file], "no column 'text'"), (["m", "--csv", "gone.csv"], "no file"), (["m", "--csv", file, "--text", "x"], "leave one out"),
+                          (["m", "--text", "x", "--out", "o.jsonl"], "belongs to a table"), (["m", "--csv", file, "--resume"], "--resume needs"),
+                          (["m", "--csv", file, "--text-column", "review", "--batch-size", "0"], "batch-size")):
+        before = open("o.jsonl", "rb").read()
+        with pytest.raises(SystemExit, match=says) as e: main(["explain", *command])
+        assert "\n" not in str(e.value) and open("o.jsonl", "rb").read() == before
+    capsys.readouterr()
+
+
+def test_damage_is_found_before_the_work(home):
+    (home / "in.csv").write_text("text,n\n" + "good klm,1\n" * 50 + "broken\n")
+    with pytest.raises(SystemExit, match="line 52: 1 fields"): main(["explain", "m", "--csv", "in.csv", "--out", "o.jsonl"])
+    assert not os.path.exists("o.jsonl")
+
+
+def test_a_killed_process_goes_on(home):
+    "Kill -9 in the middle of three thousand rows; what is there stays, and the answers are those of a run that was left alone."
+    some = frame(3000)
+    file = write(home, ".csv", some)
+    ask = [sys.executable, "-m", "rekd.cli", "explain", "m", "--csv", file, "--text-column", "review", "--out"]
+    out = home / "o.jsonl"
+    run = subprocess.Popen([*ask, str(out)], stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and run.poll() is None and (not out.exists() or out.stat().st_size < 5000): time.sleep(0.01)
+    run.send_signal(signal.SIGKILL); run.wait()
+    there = out.read_bytes()
+    main(["explain", "m", "--csv", file, "--text-column", "review", "--out", str(out), "--resume"])
+    main(["explain", "m", "--csv", file, "--text-column", "review", "--out", str(home / "alone.jsonl")])
+    assert there and out.read_bytes() == (home / "alone.jsonl").read_bytes() and out.read_bytes().startswith(there[:there.rfind(b"\n") + 1])
+    assert len(lines(out)) == 3000
+
+
+def test_no_more_rows_are_held_than_a_window(home, monkeypatch):
+    "Some thousand rows through the GRU: of those that were read, never more than a window and what is written at once is not yet on disk."
+    (home / "in.csv").write_text("text\n" + "\n".join(texts(2000)[0]) + "\n")
+    taken, most = 0, 0
+    def watched(file, column=None, values=rekd.stream.column_values):
+        nonlocal taken
+        taken = 0
+        for v in values(file, column): taken += 1; yield v
+    def written(answers, *args, write=rekd.stream.write_answers):
+        nonlocal most
+        for a in write(answers, *args): most = max(most, taken - a["row"]); yield a
+    monkeypatch.setattr(rekd.stream, "column_values", watched)
+    monkeypatch.setattr(rekd.stream, "write_answers", written)
+    main(["explain", "m", "--csv", "in.csv", "--out", "o.jsonl", "--batch-size", "8"])
+    assert len(lines("o.jsonl")) == 2000 and 0 < most <= 8 * 16 + 64

@@ -1,0 +1,110 @@
+"Saved models in transformers' own classes and pipelines."
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from rekd.auto import RekdConfig, RekdForClassification
+from rekd.errors import DataError, ModelError
+from rekd.model import RationaleModel
+from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoModelForImageClassification, AutoModelForSequenceClassification, AutoTokenizer, pipeline
+
+TOP = Path(__file__).resolve().parents[1]
+TEXTS = ["the good and the dull", "good", "dull good the and dull the good and dull " * 9]
+
+
+@pytest.fixture
+def folder(text_model, tmp_path):
+    text_model.save_pretrained(tmp_path / "mine")
+    return tmp_path / "mine"
+
+
+def test_the_configuration_says_whose_it_is(folder, text_model):
+    config = AutoConfig.from_pretrained(folder)
+    assert isinstance(config, RekdConfig) and config.model_type == "rekd"
+    assert list(config.id2label.values()) == text_model.config.labels and config.num_labels == len(text_model.config.labels)
+
+@pytest.mark.parametrize("auto", [AutoModel, AutoModelForSequenceClassification])
+def test_an_auto_class_loads_what_was_saved(folder, text_model, auto):
+    model = auto.from_pretrained(folder)
+    assert isinstance(model, RekdForClassification) and not model.training
+    assert model.explain(TEXTS[0]).to_dict() == text_model.explain(TEXTS[0]).to_dict()
+    assert auto.from_pretrained(folder, dtype=torch.bfloat16).dtype == torch.bfloat16
+
+@pytest.mark.parametrize("options", [{}, dict(batch_size=3), dict(truncation=True)], ids=str)
+def test_a_pipeline_answers_as_explain_does(folder, text_model, options):
+    for e, found in zip(text_model.explain(TEXTS), pipeline("text-classification", str(folder))(TEXTS, **options)):
+        assert found["label"] == e.label and found["score"] == pytest.approx(e.probabilities[e.label], abs=1e-6)
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_padding_and_long_texts_move_nothing(folder, text_model, side):
+    model, tokenizer = AutoModel.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+    tokens = tokenizer(TEXTS, return_tensors="pt", padding=True, padding_side=side)
+    with torch.inference_mode(): out = model(**tokens)
+    for i, e in enumerate(text_model.explain(TEXTS)):
+        torch.testing.assert_close(out.logits[i].softmax(-1), torch.tensor(list(e.probabilities.values())), atol=1e-6, rtol=0)
+        kept = tokens["input_ids"][i][out.rationale[i].bool()].tolist()
+        assert kept == [j for j, keep in zip(tokenizer(e.source, add_special_tokens=False)["input_ids"], e.mask) if keep]
+
+def test_pictures(image_model, tmp_path):
+    image_model.save_pretrained(tmp_path / "p")
+    picture = Image.effect_mandelbrot((40, 30), (-2, -1.5, 1, 1.5), 60).convert("RGB")
+    model, prepared = AutoModelForImageClassification.from_pretrained(tmp_path / "p"), AutoImageProcessor.from_pretrained(tmp_path / "p")
+    with torch.inference_mode(): out = model(**prepared(picture, return_tensors="pt"))
+    e = image_model.explain(picture)
+    torch.testing.assert_close(out.logits[0].softmax(-1), torch.tensor(list(e.probabilities.values())), atol=0.02, rtol=0) # pixels up to rounding
+    assert {r["label"] for r in pipeline("image-classification", str(tmp_path / "p"))(picture)} == set(image_model.config.labels)
+    with pytest.raises(DataError, match="AutoImageProcessor"): model(pixel_values=torch.zeros(1, 3, 5, 5))
+
+def test_a_model_that_never_learned_to_select_reads_everything(text_model, tmp_path):
+    text_model.config.selects = False
+    text_model.save_pretrained(tmp_path / "cls")
+    batch = text_model.processor(TEXTS[:1])
+    with torch.inference_mode(): meant = text_model.eval().predict(batch, torch.ones(batch["valid"].shape))[0].softmax(-1)
+    found = pipeline("text-classification", str(tmp_path / "cls"), top_k=None)(TEXTS[:1])[0]
+    assert {r["label"]: pytest.approx(r["score"], abs=1e-6) for r in found} == dict(zip(text_model.config.labels, meant.tolist()))
+
+def test_labels_give_a_loss_that_learns(folder):
+    model, tokenizer = AutoModel.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+    out = model(**tokenizer(TEXTS, return_tensors="pt", padding=True), labels=torch.tensor([0, 1, 1]))
+    out.loss.backward()
+    assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in model.parameters())
+
+def test_what_transformers_saves_is_ours_again(folder, tmp_path):
+    AutoModel.from_pretrained(folder).save_pretrained(tmp_path / "again")
+    assert RationaleModel.from_pretrained(tmp_path / "again").explain(TEXTS[0]).to_dict() == RationaleModel.from_pretrained(folder).explain(TEXTS[0]).to_dict()
+
+def test_an_older_folder_has_no_model_type_and_loads_by_its_class(folder, text_model):
+    config = json.loads((folder / "config.json").read_text())
+    del config["model_type"]
+    (folder / "config.json").write_text(json.dumps(config))
+    assert RationaleModel.from_pretrained(folder).explain(TEXTS[0]).to_dict() == text_model.explain(TEXTS[0]).to_dict()
+    classify = pipeline("text-classification", RekdForClassification.from_pretrained(folder), tokenizer=str(folder))
+    assert classify(TEXTS[0])[0]["label"] == text_model.explain(TEXTS[0]).label
+
+def test_a_damaged_folder_is_refused_in_one_line(folder):
+    (folder / "model.safetensors").write_bytes((folder / "model.safetensors").read_bytes()[:-8])
+    with pytest.raises(ModelError) as e: AutoModel.from_pretrained(folder)
+    assert "\n" not in str(e.value)
+
+@pytest.mark.parametrize("labels", [5, "good", {"a": 1}, [1, 2], None], ids=str)
+def test_labels_that_are_none_are_refused_in_one_line(folder, labels):
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | dict(labels=labels)))
+    with pytest.raises(ModelError, match="labels|class name") as e: AutoModel.from_pretrained(folder)
+    assert "\n" not in str(e.value)
+
+def test_our_own_loading_needs_no_registration(folder):
+    "Files with `model_type` do not confuse transformers where rekd.auto was never imported."
+    code = f"""import sys; sys.path.insert(0, {str(TOP)!r})
+from rekd.model import RationaleModel
+assert "rekd.auto" not in sys.modules
+print(RationaleModel.from_pretrained({str(folder)!r}).explain("good").label)"""
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=True).stdout.strip()
+
+def test_import_rekd_stays_light():
+    code = f"""import sys; sys.path.insert(0, {str(TOP)!r}); import rekd; print({{"torch", "transformers", "huggingface_hub", "fastcore"}} & set(sys.modules))"""
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=True).stdout.strip() == "set()"
