@@ -69,7 +69,7 @@ def kept_words(
 ) -> list[dict]: # text, start, end (in characters)
     "The kept pieces in the order of the text, joined where they touch within a word, without blanks around them."
     out: list[list[int]] = []
-    for word in words_of(e.source, e.spans):
+    for word in pieces_by_word(e.source, e.spans):
         run: list[int] = []
         for i in word:
             a, b = e.spans[i]
