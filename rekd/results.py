@@ -223,7 +223,8 @@ def answers(
     looks: dict[tuple[str, str], list[dict]], # (data set, start) -> rows with CLS, blind masks, RE and REKD
     masks: tuple = ("topk", "sampled"),
 ): # a pandas DataFrame of texts, a line a data set, start and mask
-    "Does distillation help, and where: mean accuracies, REKD - RE in points with Student's 95% interval, pairs of seeds, and a verdict (Holm's correction over the whole table). Errors as in `compare_looks`."
+    """Does distillation help, and where: mean accuracies, REKD - RE in points with Student's 95% interval, pairs of seeds, and a verdict
+    (Holm's correction over the whole table). Errors as in `compare_looks`."""
     import pandas as pd
     def mean(rows, objective, mask):
         some = [r["masks"][mask]["accuracy"] for r in rows if r["objective"] == objective and mask in r["masks"]]
