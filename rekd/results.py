@@ -5,10 +5,12 @@
 # %% auto #0
 __all__ = ['PAPER', 'model_name', 'results_table', 'mean_interval', 't_interval', 'p_value', 'holm', 'recovered',
            'recovery_interval', 'epoch_kept', 'epoch_at_goal', 'paired', 'paired_by_mask', 'compare_looks',
-           'show_looks', 'beside_paper', 'summary', 'kept_epochs', 'rationale_accuracy', 'study_tables']
+           'show_looks', 'verdict_of', 'answers', 'as_markdown', 'beside_paper', 'summary', 'kept_epochs',
+           'rationale_accuracy', 'study_tables']
 
 # %% ../nbs/hood/results.ipynb #7b980437
 from pathlib import Path
+from typing import Any
 from .errors import DataError, MissingError, RekdError, check_name
 from .train import MASKS, kept_epoch
 from .preset import load_preset, own_name
@@ -181,7 +183,7 @@ def paired_by_mask(
 
 # %% ../nbs/hood/results.ipynb #a7c1e0db
 def compare_looks(
-    looks: dict[str, list[dict]], # name -> rows with CLS, RE and REKD of one start
+    looks: dict[Any, list[dict]], # name -> rows with CLS, RE and REKD of one start
     masks: tuple = ("topk", "sampled"),
 ): # a pandas DataFrame: a line a look and mask, what `paired` tells, and p_holm, corrected over all lines
     "Several looks at one question, REKD minus RE, with Holm's correction over the whole table. DataError if no look has a pair; errors as in `paired`."
@@ -207,6 +209,40 @@ def show_looks(
               "pairs": r.n_seeds, "early": r.before_goal} for r, (lead, low, high) in zip(looks.itertuples(), points)]
     table = pd.DataFrame(lines, index=looks.index)
     return table if table.early.any() else table.drop(columns="early")
+
+# %% ../nbs/hood/results.ipynb #an5w3r02
+def verdict_of(
+    line, # of what `compare_looks` found
+) -> str: # three words
+    "What a line says: one seed only, kept too early, REKD is ahead, RE is ahead, or no clear difference (corrected p of 0.05 or more)."
+    if line.n_seeds < 2: return "one seed only"
+    if line.before_goal > line.n_seeds / 2: return "kept too early"
+    if line.p_holm < 0.05: return "REKD is ahead" if line.rekd_minus_re > 0 else "RE is ahead"
+    return "no clear difference"
+
+def answers(
+    looks: dict[tuple[str, str], list[dict]], # (data set, start) -> rows with CLS, blind masks, RE and REKD
+    masks: tuple = ("topk", "sampled"),
+): # a pandas DataFrame of texts, a line a data set, start and mask
+    """Does distillation help, and where: mean accuracies, REKD - RE in points with Student's 95% interval, pairs of seeds, and a verdict.
+    Holm's correction is over the whole table. Errors as in `compare_looks`."""
+    import pandas as pd
+    def mean(rows, objective, mask):
+        some = [r["masks"][mask]["accuracy"] for r in rows if r["objective"] == objective and mask in r["masks"]]
+        return f"{sum(some) / len(some):.3f}" if some else ""
+    found = compare_looks(looks, masks)
+    shown = show_looks(found)["REKD - RE"]
+    return pd.DataFrame([{"data set": look[0], "start": look[1], "mask": mask, "CLS": mean(looks[look], "cls", "none"),
+                          "blind": mean(looks[look], "random", "random"), "RE": mean(looks[look], "re", mask),
+                          "REKD": mean(looks[look], "rekd", mask), "REKD - RE": shown[look, mask],
+                          "seeds": line.n_seeds, "verdict": verdict_of(line)} for (look, mask), line in zip(found.index, found.itertuples())])
+
+def as_markdown(
+    table, # a pandas DataFrame of texts and numbers
+) -> str:
+    "A table as Markdown, without its index."
+    lines = [list(table.columns), ["---"] * len(table.columns), *table.itertuples(index=False)]
+    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
 
 # %% ../nbs/hood/results.ipynb #385f0a9b
 PAPER = [dict(dataset=d, student=s, cls=c, re=re, rekd=rekd) for d, s, c, re, rekd in (

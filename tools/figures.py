@@ -152,8 +152,8 @@ def draw_results():
                                                               ("cpu-cifar10", "paper", "CIFAR-10, 15% of the patches"))):
         rows = [r for r in read_study(results_file(study)) if not r.get("variant") and r["start"] == start]
         for i, (o, mask) in enumerate((("random", "random"), ("re", "topk"), ("rekd", "topk"), ("cls", "none"))):
-            seen = [r["masks"][mask]["accuracy"] for r in rows if r["objective"] == o] or [
-                r["masks"][mask]["accuracy"] for r in read_study(results_file("cpu-imdb")) if r["objective"] == o] # blind: after one epoch
+            seen = [r["masks"][mask]["accuracy"] for r in rows if r["objective"] == o] or [r["masks"][mask]["accuracy"] for r in read_study(
+                results_file("cpu-imdb")) if (r["objective"], r["start"]) == (o, start)] # REKD has two epochs there; blind masks one
             colour = {"re": RED, "rekd": BLUE}.get(o, GREY)
             ax.bar(i, sum(seen) / max(len(seen), 1), color=colour, alpha=0.35, width=0.62)
             ax.plot([i + 0.08 * (k - (len(seen) - 1) / 2) for k in range(len(seen))], seen, "o", color=colour, ms=5)
