@@ -10,6 +10,7 @@ __all__ = ['PAPER', 'model_name', 'results_table', 'mean_interval', 't_interval'
 
 # %% ../nbs/hood/results.ipynb #7b980437
 from pathlib import Path
+from typing import Any
 from .errors import DataError, MissingError, RekdError, check_name
 from .train import MASKS, kept_epoch
 from .preset import load_preset, own_name
@@ -182,7 +183,7 @@ def paired_by_mask(
 
 # %% ../nbs/hood/results.ipynb #a7c1e0db
 def compare_looks(
-    looks: dict[str, list[dict]], # name -> rows with CLS, RE and REKD of one start
+    looks: dict[Any, list[dict]], # name -> rows with CLS, RE and REKD of one start
     masks: tuple = ("topk", "sampled"),
 ): # a pandas DataFrame: a line a look and mask, what `paired` tells, and p_holm, corrected over all lines
     "Several looks at one question, REKD minus RE, with Holm's correction over the whole table. DataError if no look has a pair; errors as in `paired`."
@@ -223,8 +224,8 @@ def answers(
     looks: dict[tuple[str, str], list[dict]], # (data set, start) -> rows with CLS, blind masks, RE and REKD
     masks: tuple = ("topk", "sampled"),
 ): # a pandas DataFrame of texts, a line a data set, start and mask
-    """Does distillation help, and where: mean accuracies, REKD - RE in points with Student's 95% interval, pairs of seeds, and a verdict
-    (Holm's correction over the whole table). Errors as in `compare_looks`."""
+    """Does distillation help, and where: mean accuracies, REKD - RE in points with Student's 95% interval, pairs of seeds, and a verdict.
+    Holm's correction is over the whole table. Errors as in `compare_looks`."""
     import pandas as pd
     def mean(rows, objective, mask):
         some = [r["masks"][mask]["accuracy"] for r in rows if r["objective"] == objective and mask in r["masks"]]
