@@ -34,7 +34,7 @@ def test_a_command_of_readme_and_guide_parses(args, monkeypatch):
     assert len(ran) == 1
 
 def test_the_commands_are_found():
-    assert [c[0] for c in commands(README)] == ["explain", "train", "train", "report", "train"]
+    assert sorted(c[0] for c in commands(README)) == ["explain", "report", "train", "train", "train"]
     found = list(commands(GUIDE))
     assert len(found) > 8 and ["demo"] in found and [c for c in found if c[:2] == ["explain", "imdb-small"]]
 
