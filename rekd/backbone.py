@@ -69,10 +69,11 @@ def pool(self: Backbone,
 def closed_up(
     features: Tensor, # (B, L, D)
     kept: Tensor, # (B, L) bool
+    longest: int | None = None, # K; the size of the largest rationale, at least 1, if None
 ) -> tuple[Tensor, Tensor, Tensor]: # (B, K, D), 0 behind the kept ones; (B, K) bool, where one stands; (B, K) the places they had
-    "The kept features alone, in their order; K is the size of the largest rationale, at least 1."
+    "The kept features alone, in their order."
     n = kept.sum(-1, keepdim=True)
-    longest = max(int(n.max()), 1)
+    if longest is None: longest = max(int(n.max()), 1)
     places = kept.int().argsort(dim=-1, descending=True, stable=True)[:, :longest]
     there = torch.arange(longest, device=kept.device) < n
     few = features.gather(1, places.unsqueeze(-1).expand(-1, -1, features.shape[-1]))
@@ -89,9 +90,10 @@ def readable(
 def encode_kept(self: Backbone,
     features: Tensor, # (B, L, D)
     kept: Tensor, # (B, L) bool
+    longest: int | None = None, # K, as in `closed_up`
 ) -> tuple[Tensor, Tensor]: # (B, prefix + K, D) hidden states, and (B, K) bool: which of them are of features
     "The rest of the network, with dropped features taken out."
-    few, there, _ = closed_up(features, kept)
+    few, there, _ = closed_up(features, kept, longest)
     return self.encode(few, readable(there)), there
 
 # %% ../nbs/02_backbone.ipynb #4b51faee
@@ -115,8 +117,8 @@ class TextBackbone(Backbone):
         self.net, self.removable = net, self.config["model_type"] in PLACED
     def features(self, inputs): return self.net.get_input_embeddings()(inputs)
     def encode(self, features, valid): return self._states(valid, inputs_embeds=features)
-    def encode_kept(self, features, kept):
-        few, there, places = closed_up(features, kept)
+    def encode_kept(self, features, kept, longest=None):
+        few, there, places = closed_up(features, kept, longest)
         first = self.net.embeddings.position_embeddings.padding_idx # RoBERTa's
         return self._states(readable(there), inputs_embeds=few, position_ids=places + (0 if first is None else first + 1)), there
     def plain(self, inputs, valid): return self._states(valid, input_ids=inputs)
@@ -136,12 +138,12 @@ def _check_channels(channels: int, kind: str):
     if channels != 3: raise SettingError(f"a {kind} of {channels} channels cannot read pictures, which are prepared with 3 (RGB): take one of 3")
 
 # %% ../nbs/02_backbone.ipynb #a7c3d009
-def _encode_kept_patches(self, features: Tensor, kept: Tensor, mask_name: str) -> tuple[Tensor, Tensor]:
+def _encode_kept_patches(self, features: Tensor, kept: Tensor, longest: int | None, mask_name: str) -> tuple[Tensor, Tensor]:
     "`encode_kept` of a network with `placed` (B, prefix + L, D) and `layers`, which read a mask of that name."
     x = self.placed(features * kept.unsqueeze(-1))
-    few, there, _ = closed_up(x[:, self.prefix:], kept)
+    few, there, _ = closed_up(x[:, self.prefix:], kept, longest)
     x, options = torch.cat([x[:, :self.prefix], few], 1), {}
-    if not there.all():
+    if longest is not None or not there.all():
         reads = torch.cat([there.new_ones(len(there), self.prefix), there if self.prefix else readable(there)], 1)
         options[mask_name] = torch.zeros_like(reads, dtype=x.dtype).masked_fill(~reads, torch.finfo(x.dtype).min)[:, None, None]
     for layer in self.layers(): x = layer(x, **options)
@@ -180,7 +182,7 @@ class ImageBackbone(Backbone):
         x = self.placed(features)
         for layer in self.layers(): x = layer(x)
         return x
-    def encode_kept(self, features, kept): return _encode_kept_patches(self, features, kept, "attention_mask")
+    def encode_kept(self, features, kept, longest=None): return _encode_kept_patches(self, features, kept, longest, "attention_mask")
     def plain(self, inputs, valid): return self.net(pixel_values=inputs, interpolate_pos_encoding=True).last_hidden_state
 
 # %% ../nbs/02_backbone.ipynb #f7ff2170
@@ -215,7 +217,7 @@ class TimmBackbone(Backbone):
     def placed(self, features): return self.net.norm_pre(self.net._pos_embed(features))
     def layers(self): return self.net.blocks
     def encode(self, features, valid): return self.net.blocks(self.placed(features))
-    def encode_kept(self, features, kept): return _encode_kept_patches(self, features, kept, "attn_mask")
+    def encode_kept(self, features, kept, longest=None): return _encode_kept_patches(self, features, kept, longest, "attn_mask")
     def plain(self, inputs, valid): return self.net.forward_features(inputs)
 
 # %% ../nbs/02_backbone.ipynb #0636b024

@@ -88,13 +88,14 @@ class Predictor(nn.Module):
         inputs: Tensor, # token ids (B, L) or pixels (B, 3, H, W)
         valid: Tensor, # (B, L) bool
         mask: Tensor, # (B, L) 1 = kept
+        longest: int | None = None, # features taken out: how many can be left, see `closed_up`
     ) -> Tensor: # (B, C) class logits; at least float32
         features = self.backbone.features(inputs)
         if self.dropped == "zero": hidden = self.backbone.encode(features * mask.unsqueeze(-1).to(features.dtype), valid)
         else:
             if mask.requires_grad and torch.is_grad_enabled():
                 raise SettingError("a mask has no gradient where dropped features are taken out: learn with estimator='score', or set dropped='zero'")
-            hidden, mask = self.backbone.encode_kept(features, (mask > 0) & valid)
+            hidden, mask = self.backbone.encode_kept(features, (mask > 0) & valid, longest)
         return _full(self.head(self.dropout(self.backbone.pool(hidden, mask.to(hidden.dtype)))))
 
 # %% ../nbs/03_model.ipynb #6d935ce8
