@@ -603,6 +603,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                           'rekd.run.find_model': ('hood/run.html#find_model', 'rekd/run.py'),
                           'rekd.run.git_revision': ('hood/run.html#git_revision', 'rekd/run.py'),
                           'rekd.run.guide_of': ('hood/run.html#guide_of', 'rekd/run.py'),
+                          'rekd.run.hub_ids': ('hood/run.html#hub_ids', 'rekd/run.py'),
                           'rekd.run.load_students': ('hood/run.html#load_students', 'rekd/run.py'),
                           'rekd.run.load_teacher': ('hood/run.html#load_teacher', 'rekd/run.py'),
                           'rekd.run.made_from': ('hood/run.html#made_from', 'rekd/run.py'),

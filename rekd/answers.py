@@ -245,6 +245,7 @@ def _started(command: Explain, lines: Path, kind: str, model, answers) -> int:
                            "resume with the same model, mask and table, or name another --out")
     return n
 
+# %% ../nbs/hood/answers.ipynb #3af85b70
 def _explain_table(command: Explain, table: Path):
     "An answer for each row of a table, written as they come."
     from tqdm.auto import tqdm

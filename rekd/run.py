@@ -6,7 +6,7 @@
 __all__ = ['SMALL_MODEL', 'IN_REPOSITORY', 'find_model', 'build', 'prepare', 'load_teacher', 'remember', 'guide_of',
            'make_objective', 'row_settings', 'check_same', 'claimed', 'begin_from', 'masks_of', 'card_picture',
            'this_machine', 'git_revision', 'run_record', 'content_hash', 'weights_hash', 'made_from', 'run_folder',
-           'check_run', 'check_resume', 'measure', 'run', 'load_students']
+           'check_run', 'check_resume', 'hub_ids', 'measure', 'run', 'load_students']
 
 # %% ../nbs/hood/run.ipynb #142b891b
 import hashlib
@@ -259,7 +259,7 @@ def git_revision() -> str | None: # such as "23717be", or "23717be-dirty" when f
 # %% ../nbs/hood/run.ipynb #c6e288f6
 def run_record() -> dict:
     "What a reader needs to trust a row: versions, git revision, machine, threads."
-    return dict(versions={m: version(m) for m in ("rekd", "torch", "transformers", "accelerate", "datasets")},
+    return dict(versions=dict(rekd=rekd.__version__) | {m: version(m) for m in ("torch", "transformers", "accelerate", "datasets")},
                 python=platform.python_version(), revision=git_revision(),
                 machine=this_machine(), threads=torch.get_num_threads(),
                 processes=int(os.environ.get("WORLD_SIZE", "1")))
@@ -320,6 +320,12 @@ def check_resume(out: Path, config: RunConfig):
         check_same(flat(json.loads(file.read_text(encoding="utf-8"))), config, out)
 
 # %% ../nbs/hood/run.ipynb #ae88c6fb
+def hub_ids(dataset: str, backbone: str) -> dict: # base_model and datasets, where they are known
+    "What the hub calls a run's data set and its pretrained network. Weights of a folder may be others: they are not named."
+    known = settings()
+    data, base = known["datasets"].get(dataset.removeprefix("hub:").split("-")[0]), known["backbones"].get(backbone)
+    return (dict(datasets=[data]) if data else {}) | (dict(base_model=base) if base and not known["paths"]["weights"] else {})
+
 def measure(
     model: RationaleModel,
     data: Data,
@@ -329,7 +335,9 @@ def measure(
     "Measure a model under each of its masks; what the test part says, and a picture, go to the model's card."
     judge = data.test if part == "test" else data.val
     masks = validate_masks(model, judge, masks_of(config.objective.name)) # in float32, as `rekd evaluate` and `rekd report`
-    if part == "test": model.metrics = dict(dataset=Path(config.data.name.removeprefix("hub:")).name, examples=len(judge), masks=masks)
+    if part == "test":
+        name = Path(config.data.name.removeprefix("hub:")).name
+        model.metrics = dict(dataset=name, examples=len(judge), masks=masks, hub=hub_ids(config.data.name, config.model.backbone))
     if "topk" in masks: model.picture = card_picture(model, judge)
     return masks
 

@@ -360,12 +360,10 @@ def fit(
     resume: bool = False, # go on from the newest checkpoint in `out`; a finished run is read
     quiet: bool | None = None, # True: no bar and no lines
     callbacks: Sequence[Callable] = (), # called with the row of each epoch, once its checkpoint is safe
-    text_column: str | None = None, # of data that are no `Data` yet: their column of texts or pictures; text (else image) if None
-    label_column: str | None = None, # likewise; label if None
+    text_column: str | None = None, label_column: str | None = None, # of data that are no `Data` yet; text (else image) and label if None
 ) -> list[dict]: # one dict of metrics an epoch, as in metrics.jsonl
     """Train with any objective; of the epochs at the curriculum's goal, keep the one of the lowest validation loss (see `end_epoch`) under `config.eval_mask`.
-    TrainingDiverged if a loss or weight is not finite, TrainingStopped for Ctrl-C; SettingError, DataError or ModelError for parts that do not fit
-    together or a resume of another run; WriteError for a folder that is in use or cannot be written."""
+    TrainingDiverged if a loss or weight is not finite, TrainingStopped for Ctrl-C, another RekdError for parts that do not fit or a folder in use."""
     config = config or TrainConfig()
     data = as_data(data, model.processor, model.config.labels, text_column=text_column, label_column=label_column)
     check_parts(model, data, objective, seed, callbacks)
@@ -405,8 +403,7 @@ def fit(
                 if kept_epoch(progress.history) == epoch: run.keep(epoch, model)
                 run.save(progress.step, model, optimizer, asdict(progress))
                 run.publish(progress.history, kept_epoch(progress.history))
-                display.epoch(row)
-                for callback in callbacks if run.main else (): callback(dict(row))
+                for tell in (display.epoch, *callbacks) if run.main else (): tell(dict(row))
         accelerator.wait_for_everyone()
         run.finish(asdict(progress), kept_epoch(progress.history))
         accelerator.wait_for_everyone()
