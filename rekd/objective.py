@@ -356,13 +356,14 @@ def rationale_loss(self: REKD,
 # %% ../nbs/05_objective.ipynb #623ef4fa
 @patch
 def prediction_loss(self: REKD,
-    classes: Tensor, # (B, C) the student's class logits
+    classes: Tensor, # (B, C) the student's class logits; or (n * B, C), of n masks for each example
     mask: Tensor, # (B, L) the rationale that the teacher reads
     batch: dict,
     T: float, # temperature
-) -> Tensor: # (B,) nats, without the T^2
-    "L_y of each example, between the teacher's and the student's classes."
+) -> Tensor: # nats for each of the classes, without the T^2
+    "L_y of each example, between the teacher's and the student's classes; a teacher that reads one rationale an example is asked once."
     with torch.no_grad(): theirs = self.teacher.to(mask.device).predict(batch, mask)
+    theirs = theirs.repeat(len(classes) // len(theirs), 1)
     return prediction_kd_loss(classes, theirs, T, self.hard, each=True)
 
 # %% ../nbs/05_objective.ipynb #30ac957b
@@ -384,12 +385,13 @@ def __call__(self: REKD, model: RationaleModel, batch: dict, context: StepContex
     weigh = partial(rekd_loss, T=context.T, alpha=alpha, kd_r_lambda=self.kd_r_lambda, part=self.part)
     none = logits.new_zeros(())
     def loss_of_each(mask): # all that depends on the mask, of which there is one for each example, or n
-        many = repeated(batch, n := len(mask) // len(selectable))
+        many = repeated(batch, len(mask) // len(selectable))
         classes = model.predict(many, mask)
         re, found = RE(self.select_lambda, self.per).losses(classes, mask, model.selectable(many), many, context)
         parts.update(found)
         if self.part == "rationale" or self.alpha == 1: return weigh(re, none, none)
-        kd_y = self.prediction_loss(classes, mask if self.kd_mask == "student" else best_of_teacher.repeat(n, 1), many, context.T)
+        read = (mask, many) if self.kd_mask == "student" else (best_of_teacher, batch)
+        kd_y = self.prediction_loss(classes, *read, context.T)
         parts["kd_y"] = kd_y.mean()
         return weigh(re, none, kd_y)
     loss, _ = find_estimator(self.estimator)(logits, selectable, context, loss_of_each)
