@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['Evaluate', 'readable_dataset', 'its_row', 'its_data', 'test_rows', 'trained', 'run_evaluate', 'Explain', 'read_input',
-           'run_explain', 'table_answers', 'Report', 'short_names', 'typed', 'run_report', 'Serve', 'run_serve']
+           'run_explain', 'table_answers', 'Report', 'short_names', 'typed', 'run_report', 'Serve', 'run_serve',
+           'Export', 'run_export']
 
 # %% ../nbs/hood/answers.ipynb #9c4e328e
 import io
@@ -379,3 +380,20 @@ def run_serve(command: Serve):
     app = make_app(dict(zip(short_names(names), [trained(name)[0].eval() for name in names])))
     print(f"http://{command.host}:{command.port} until Ctrl-C", flush=True)
     app.launch(server_name=command.host, server_port=command.port, quiet=True, share=False)
+
+# %% ../nbs/hood/answers.ipynb #e6c10002
+@dataclass
+class Export(Plugged):
+    "Write a model as one ONNX graph, from token ids or pixels to class probabilities, keep scores and the rationale (needs the extra export)."
+    model: tyro.conf.Positional[str] # a folder, a shipped model, a preset, a run, or a hub id
+    onnx: Path # the file to write
+    int8: bool = False # weights in eight bits: a quarter of the size, and answers a little different
+
+def run_export(command: Export):
+    "Write the graph, and say how far its answers are from the model's."
+    from rekd.export import export_onnx
+    if command.onnx.suffix != ".onnx": raise SettingError(f"--onnx must end in .onnx, got {shown(str(command.onnx))}")
+    ready(command.onnx)
+    found = export_onnx(trained(command.model)[0], command.onnx, command.int8)
+    print(f"{command.onnx}: {found['megabytes']:.1f} MB. On random inputs a probability or a score differs from the model's "
+          f"by at most {found['difference']:.1g}.")

@@ -21,7 +21,7 @@ import tyro
 import rekd
 from .errors import RekdError, SettingError, shown
 from .console import NAMES, Objective, Plugged, Start, bring, colour, parse_changes, plugins, ready, save, table
-from .answers import Evaluate, Explain, Report, Serve, run_evaluate, run_explain, run_report, run_serve
+from .answers import Evaluate, Explain, Export, Report, Serve, run_evaluate, run_explain, run_export, run_report, run_serve
 
 # %% ../nbs/hood/cli.ipynb #4599902f
 @dataclass
@@ -274,7 +274,7 @@ def run_starter(command: Starter):
 
 # %% ../nbs/hood/cli.ipynb #e83aa507
 COMMANDS: dict[type, Callable] = {Demo: run_demo, Train: run_train, Evaluate: run_evaluate, Explain: run_explain,
-                                  Report: run_report, Serve: run_serve, Study: run_study, Table: run_table, Presets: run_presets,
+                                  Report: run_report, Serve: run_serve, Export: run_export, Study: run_study, Table: run_table, Presets: run_presets,
                                   Starter: run_starter}
 
 # %% ../nbs/hood/cli.ipynb #1c5a4fbf

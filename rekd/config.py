@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 from .errors import SettingError, check_name, check_number
 from .model import ModelConfig
+from .objective import check_dropped
 from .rows import whole_path
 from .train import TrainConfig
 
@@ -39,7 +40,7 @@ class DataSettings:
 @dataclass(frozen=True)
 class ModelSettings:
     "Which network: what `build_model` takes. SettingError for a value that makes no sense."
-    backbone: str # a named backbone, a folder, a hub id, or "timm/ARCHITECTURE"
+    backbone: str # a named backbone, a folder, a hub id, "timm/ARCHITECTURE", or a saved model
     num_layers: int | None = None # only the first layers of the backbone
     pretrained: bool = True # False: from scratch
     pool: str = "cls" # "cls" (the paper) or "mean" over kept features
@@ -50,6 +51,8 @@ class ModelSettings:
     freeze_embeddings: str = "generator" # whose word table stays fixed: "generator" (the paper), "both" or "none"
     max_length: int = 256 # tokens of a text
     image_size: int = 224 # pixels a side of an image
+    dropped: str = "zero" # the predictor reads dropped features as blanks ("zero", the paper), or not at all ("remove")
+    generator_layers: int | None = None # only so many first layers in the generator; None: as many as in the predictor
     final_norm: str = "none" # images: the network's own final norm in the "generator" (the paper), or "none"
     pixels: str = "network" # images are normalised as the "network" was trained, or by "imagenet"'s numbers (the paper)
     def __post_init__(self):
@@ -71,11 +74,13 @@ class ObjectiveSettings:
 # %% ../nbs/hood/config.ipynb #5e4b68eb
 @dataclass(frozen=True)
 class RunConfig:
-    "All settings of one run but its seed."
+    "All settings of one run but its seed. SettingError for an estimator that cannot train the model."
     data: DataSettings
     model: ModelSettings
     objective: ObjectiveSettings
     train: TrainConfig
+    def __post_init__(self):
+        if (estimator := self.objective.options.get("estimator")) is not None: check_dropped(estimator, self.model.dropped)
 
 # %% ../nbs/hood/config.ipynb #db686f91
 def flat(

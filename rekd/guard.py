@@ -38,10 +38,13 @@ def plain(value):
     if isinstance(value, str | int | float | bool | list | tuple | None): return value
     return repr(value) if is_dataclass(value) else getattr(value, "__qualname__", type(value).__name__)
 
+_LATER = dict(dropped="zero", generator_layers=None) # settings that older runs do not tell, and what they did
+
 def describe_run(model, data, objective, config, seed, accelerator) -> dict: # flat
     "What must be the same for a resume to be the same run; of an objective that is a dataclass its fields, of a teacher its weights."
     own, teacher = fields(objective) if is_dataclass(objective) else (), getattr(objective, "teacher", None)
-    return asdict(model.config) | dict(selects=objective.selects) | asdict(config) | dict(
+    network = {k: v for k, v in asdict(model.config).items() if k not in _LATER or v != _LATER[k]}
+    return network | dict(selects=objective.selects) | asdict(config) | dict(
         objective=type(objective).__name__, seed=seed, data=data_fingerprint(data), teacher=fingerprint(teacher) if teacher else None,
         precision=resolve_precision(config.precision), processes=accelerator.num_processes, device=accelerator.device.type,
         torch=torch.__version__, threads=torch.get_num_threads()) | {

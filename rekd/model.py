@@ -7,12 +7,13 @@ __all__ = ['Generator', 'Predictor', 'ModelConfig', 'RationaleModel', 'to_device
            'table_column', 'is_table', 'listed', 'build_model']
 
 # %% ../nbs/03_model.ipynb #60694915
-import re, sys
+import json, re, sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from itertools import islice
+from pathlib import Path
 import numpy as np
 import torch
 import torch.nn as nn
@@ -21,9 +22,9 @@ from torch import Tensor
 from .errors import DataError, ModelError, SettingError, check_name, check_number, closest, shown
 from .select import deterministic_mask, gumbel_softmax, topk_mask
 from .backbone import Backbone
-from .pretrained import backbone_from_config, load_backbone, scratch_name, weights_source
+from .pretrained import backbone_from_config, copy_layers, first_layers, load_backbone, scratch_name, weights_source
 from .processor import ImageProcessor, TextProcessor, load_processor
-from .check import check_backbone, is_known_backbone, positions
+from .check import check_backbone, check_removable, is_known_backbone, positions
 from .draw import Explanation, Explanations
 from .hub import HubModel
 from .machine import in_notebook
@@ -71,23 +72,30 @@ class Generator(nn.Module):
 
 # %% ../nbs/03_model.ipynb #7615b7a6
 class Predictor(nn.Module):
-    "Classifies from the kept features alone: the mask multiplies them before the backbone encodes (REKD, section 3)."
+    """Classifies from the kept features alone. The mask multiplies them before the backbone encodes (REKD, section 3); or dropped ones are taken out, and the
+    mask can have no gradient: SettingError if it asks for one."""
     def __init__(self,
         backbone: Backbone, # its own copy
         n_classes: int, # C
         dropout: float = 0.1, # before the head
         norm: bool = False, # a layer norm before the linear layer?
+        dropped: str = "zero", # "zero": a blank with a place; "remove": taken out, see `Backbone.encode_kept`
     ):
         super().__init__()
-        self.backbone, self.dropout, head = backbone, nn.Dropout(dropout), linear(backbone.dim, n_classes)
+        self.backbone, self.dropout, self.dropped, head = backbone, nn.Dropout(dropout), dropped, linear(backbone.dim, n_classes)
         self.head = nn.Sequential(nn.LayerNorm(backbone.dim), head) if norm else head
     def forward(self,
         inputs: Tensor, # token ids (B, L) or pixels (B, 3, H, W)
         valid: Tensor, # (B, L) bool
         mask: Tensor, # (B, L) 1 = kept
+        longest: int | None = None, # features taken out: how many can be left, see `closed_up`
     ) -> Tensor: # (B, C) class logits; at least float32
         features = self.backbone.features(inputs)
-        hidden = self.backbone.encode(features * mask.unsqueeze(-1).to(features.dtype), valid)
+        if self.dropped == "zero": hidden = self.backbone.encode(features * mask.unsqueeze(-1).to(features.dtype), valid)
+        else:
+            if mask.requires_grad and torch.is_grad_enabled():
+                raise SettingError("a mask has no gradient where dropped features are taken out: learn with estimator='score', or set dropped='zero'")
+            hidden, mask = self.backbone.encode_kept(features, (mask > 0) & valid, longest)
         return _full(self.head(self.dropout(self.backbone.pool(hidden, mask.to(hidden.dtype)))))
 
 # %% ../nbs/03_model.ipynb #6d935ce8
@@ -113,12 +121,16 @@ class ModelConfig:
     freeze_embeddings: str = "generator" # whose word table stays fixed: "generator" (the paper), "both" (stored once) or "none" (from scratch)
     norm: bool = False # a layer norm before each head? The paper: no
     final_norm: str = "none" # where the network's own final norm is applied: "generator" (the paper's ViT) or "none"
+    dropped: str = "zero" # what the predictor reads of dropped features: "zero", blanks (the paper), or "remove", nothing
+    generator_layers: int | None = None # the generator has so many first layers of the backbone; None: as many as the predictor
     selects: bool = True # False once trained without its generator, as CLS or on random masks; `fit` writes it down
     def __post_init__(self):
         check_name("pool", self.pool, ("cls", "mean"))
         check_number("dropout", self.dropout, "[0, 1)")
         check_number("sparsity", self.sparsity, "(0, 1)")
         check_name("freeze_embeddings", self.freeze_embeddings, ("generator", "both", "none"))
+        check_name("dropped", self.dropped, ("zero", "remove"))
+        if self.generator_layers is not None: check_number("generator_layers", self.generator_layers, "[1, inf)", whole=True)
         check_name("final_norm", self.final_norm, ("none", "generator"))
         for name in ("select_special", "norm", "selects"):
             if not isinstance(getattr(self, name), bool):
@@ -160,14 +172,15 @@ class RationaleModel(HubModel):
     ):
         super().__init__()
         self.config, self.processor = config, processor
-        make = lambda: backbone_from_config(config.backbone, config.pool)
-        self.generator = Generator(generator_backbone or make(), config.dropout, config.norm, config.final_norm == "generator")
-        self.predictor = Predictor(predictor_backbone or make(), len(config.labels), config.dropout, config.norm)
+        make = lambda n: backbone_from_config(config.backbone, config.pool) if n is None else first_layers(config.backbone, n, config.pool)
+        self.generator = Generator(generator_backbone or make(config.generator_layers), config.dropout, config.norm, config.final_norm == "generator")
+        self.predictor = Predictor(predictor_backbone or make(None), len(config.labels), config.dropout, config.norm, config.dropped)
         for network in (self.generator, self.predictor):
             _check_fit(network.backbone, processor)
             if network.backbone.pooling != config.pool: # it would be lost when the model is saved
                 raise SettingError(f"a backbone pools by {network.backbone.pooling!r}, the config says {config.pool!r}")
         asked = self.predictor.backbone
+        if config.dropped == "remove": check_removable(asked, config.select_special)
         if not is_known_backbone(asked, saved) and not any(p.is_meta for p in asked.parameters()): check_backbone(asked, processor)
         words = [n.backbone.embeddings() for n in (self.generator, self.predictor)]
         for table in dict(none=[], generator=words[0], both=words[0] + words[1])[config.freeze_embeddings]:
@@ -391,8 +404,19 @@ def forward(self: RationaleModel,
     return said[0] if one else said
 
 # %% ../nbs/03_model.ipynb #772cee1c
+def _networks_of(name: str, layers: tuple[int | None, int | None], pretrained: bool, pool: str) -> list[Backbone] | None:
+    "Networks of a saved model for generator and predictor, or their first layers; None for the name of anything else."
+    if not isinstance(name, str) or not name or name.startswith("timm/") or scratch_name(name): return None
+    file = Path(source := weights_source(name)) / "config.json"
+    if not file.is_file() or json.loads(file.read_text(encoding="utf-8")).get("model_type") != "rekd": return None
+    saved, out = RationaleModel.from_pretrained(source), []
+    for n, net in zip(layers, (saved.generator.backbone, saved.predictor.backbone)):
+        out.append(backbone_from_config(net.config, pool) if n is None else first_layers(net.config, n, pool))
+        if pretrained: copy_layers(out[-1], net)
+    return out
+
 def build_model(
-    backbone: str, # a name as `load_backbone` takes it
+    backbone: str, # a name as `load_backbone` takes it, or a saved model, whose two networks begin another one
     labels: list[str], # class names
     num_layers: int | None = None, # keep only the first layers
     pretrained: bool = True, # False: random weights
@@ -409,11 +433,12 @@ def build_model(
     if unknown := [k for k in options if k not in {f.name for f in fields(ModelConfig)}]:
         check_name("an option of a model", unknown[0], [f.name for f in fields(ModelConfig)])
     pool = options.get("pool", "cls")
-    nets = [load_backbone(backbone, num_layers, pretrained, pool, image_size) for _ in range(2)]
+    layers = options.get("generator_layers") or num_layers, num_layers
+    nets = _networks_of(backbone, layers, pretrained, pool) or [load_backbone(backbone, n, pretrained, pool, image_size) for n in layers]
     scratch = scratch_name(backbone)
     if options.get("freeze_embeddings") is None: options["freeze_embeddings"] = "none" if scratch or not pretrained else "generator"
     image = nets[0].modality == "image"
     if not image and (mean or std): raise SettingError(f"mean and std scale pixels, the backbone {backbone!r} reads texts: leave them out")
     read = dict(size=image_size, mean=mean, std=std) if image else dict(max_length=min(max_length, positions(nets[0]) or max_length))
     processor = load_processor("" if image and scratch else weights_source(backbone), nets[0], **read)
-    return RationaleModel(ModelConfig(nets[0].config, labels, **options), processor, *nets)
+    return RationaleModel(ModelConfig(nets[1].config, labels, **options), processor, *nets)

@@ -22,6 +22,7 @@ from .errors import DataError, RekdError, SettingError, check_name, check_number
 from .machine import Display, make_accelerator
 from .checkpoint import RunFolder
 from .select import temperature, topk_mask
+from .pretrained import copy_layers
 from .model import RationaleModel, evaluating, to_device
 from .objective import RandomMask, StepContext, example_noise, seed_of
 from .data import Data, Examples, as_data, loader, make_batches
@@ -412,6 +413,6 @@ def fit(
 
 # %% ../nbs/07_train.ipynb #76223643
 def warm_start(model: RationaleModel) -> RationaleModel: # the same object
-    "Copy the trained predictor's backbone into the generator, so that RE starts from one that knows the task."
-    model.generator.backbone.load_state_dict(model.predictor.backbone.state_dict())
+    "Copy the trained predictor's backbone, or its first layers, into the generator, so that RE starts from one that knows the task."
+    copy_layers(model.generator.backbone, model.predictor.backbone)
     return model
