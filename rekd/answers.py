@@ -102,15 +102,19 @@ def trained(name: str): # a folder, a shipped model, a preset, a run, or a hub i
 def run_evaluate(command: Evaluate):
     "Measure a trained model under each mask."
     from rekd.data import load_test
+    from rekd.documents import pointing, true_features
     from rekd.train import validate_masks
     ready(command.json)
     model, folder = trained(command.model)
     read, n_test = test_rows(command, model, folder)
     test, _ = load_test(read, model.processor, n_test=n_test if command.n_test is None else command.n_test)
     masks = command.masks or (["topk", "deterministic", "sampled"] if model.config.selects else ["none", "random"])
-    rows = [dict(mask=m, **found) for m, found in validate_masks(model, test, masks).items()]
-    print(table(rows, {"mask": "", "accuracy": ".4f", "selection_rate": ".4f", "ce": ".4f"}))
+    true = true_features(test.rows, model.processor, read.where["test"])
+    found = pointing(model, test, true, masks) if true else {}
+    rows = [dict(mask=m, **v, **found.get(m, {})) for m, v in validate_masks(model, test, masks).items()]
+    print(table(rows, {"mask": "", "accuracy": ".4f", "selection_rate": ".4f", "ce": ".4f"} | ({"precision": ".4f", "recall": ".4f"} if found else {})))
     print(f"{len(test):,} test rows of {Path(read.name).name}{', starter set' * read.starter}.")
+    if found: print(f"precision: share of the kept features that are true evidence; recall: share of the evidence that is kept ({rows[0]['pointed']:,} rows have some).")
     if command.json: save(command.json, json.dumps(rows, indent=1) + "\n")
 
 # %% ../nbs/hood/answers.ipynb #fbaca505
