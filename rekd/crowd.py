@@ -52,7 +52,7 @@ class Crowd:
         return [dict(image=image, label=read.labels[k], evidence=place) for (image, place), k in zip(made, rows["label"])]
     def fresh(self, row: int, seed: int):
         "Another frame of the same picture of train."
-        return self.frame(self.train, row, np.random.default_rng(seed), mirror=True)[0]
+        return self.frame(self.train, row, np.random.default_rng([row, seed]), mirror=True)[0]
 
 # %% ../nbs/hood/crowd.ipynb #4a30cbbe
 @patch

@@ -313,7 +313,8 @@ def _called(plain: str, name, starter: bool, place: Path | None, whole: bool, ma
     own = place if not starter and place == Path(name).expanduser() else None # has no name of its own
     if own and own.is_file() and whole: own = own.parent # the file stood for its folder
     if own: return str(own.absolute()), str(own)
-    where = "starter set" if starter and not made else place or (f"made by {DATASETS[plain].__module__}" if made else f"from the hub: {settings()['datasets'][plain.split('-')[0]]}")
+    hub = f"from the hub: {settings()['datasets'][plain.split('-')[0]]}" if not place and not made else ""
+    where = "starter set" if starter and not made else place or (f"made by {DATASETS[plain].__module__}" if made else hub)
     return plain, f"{plain}, {where}"
 
 # %% ../nbs/hood/rows.ipynb #59af09b2
