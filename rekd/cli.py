@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['COMMANDS', 'Demo', 'warm_note', 'about_teacher', 'show_reviews', 'run_demo', 'Train', 'changes_of', 'run_train',
            'Study', 'hours', 'variant_column', 'show_plan', 'file_name', 'run_study', 'Table', 'run_table', 'Presets',
-           'run_presets', 'Starter', 'run_starter', 'epochs_told', 'joined', 'main']
+           'run_presets', 'Starter', 'run_starter', 'Serve', 'run_serve', 'Export', 'run_export', 'epochs_told',
+           'joined', 'main']
 
 # %% ../nbs/hood/cli.ipynb #53028aca
 import json
@@ -19,9 +20,9 @@ from pathlib import Path
 from typing import Annotated
 import tyro
 import rekd
-from .errors import RekdError, SettingError, shown
+from .errors import RekdError, SettingError, check_number, shown
 from .console import NAMES, Objective, Plugged, Start, bring, colour, parse_changes, plugins, ready, save, table
-from .answers import Evaluate, Explain, Export, Report, Serve, run_evaluate, run_explain, run_export, run_report, run_serve
+from .answers import Evaluate, Explain, Report, run_evaluate, run_explain, run_report, short_names, trained
 
 # %% ../nbs/hood/cli.ipynb #4599902f
 @dataclass
@@ -271,6 +272,41 @@ def run_starter(command: Starter):
     if command.teacher: build_starter_teacher(command.out)
     if command.students: build_starter_students(command.out)
     print(f"The starter set is in {command.out}.")
+
+# %% ../nbs/hood/cli.ipynb #330cd4c8
+@dataclass
+class Serve(Plugged):
+    "Open a page on this machine: a box for one's own text or picture, a slider, models side by side (needs gradio)."
+    models: tyro.conf.Positional[list[str]] # each a folder, a shipped model, a preset, a run, or a hub id
+    host: str = "127.0.0.1" # 0.0.0.0 opens it to the network
+    port: int = 7860
+
+def run_serve(command: Serve):
+    "Serve the page until it is stopped."
+    from rekd.serve import make_app
+    if not command.models: raise SettingError("serve needs a model: name one or several")
+    check_number("--port", command.port, "[1, 65535]", whole=True)
+    names = list(dict.fromkeys(command.models))
+    app = make_app(dict(zip(short_names(names), [trained(name)[0].eval() for name in names])))
+    print(f"http://{command.host}:{command.port} until Ctrl-C", flush=True)
+    app.launch(server_name=command.host, server_port=command.port, quiet=True, share=False)
+
+# %% ../nbs/hood/cli.ipynb #e6c10002
+@dataclass
+class Export(Plugged):
+    "Write a model as one ONNX graph, from token ids or pixels to class probabilities, keep scores and the rationale (needs the extra export)."
+    model: tyro.conf.Positional[str] # a folder, a shipped model, a preset, a run, or a hub id
+    onnx: Path # the file to write
+    int8: bool = False # weights in eight bits: a quarter of the size, and answers a little different
+
+def run_export(command: Export):
+    "Write the graph, and say how far its answers are from the model's."
+    from rekd.export import export_onnx
+    if command.onnx.suffix != ".onnx": raise SettingError(f"--onnx must end in .onnx, got {shown(str(command.onnx))}")
+    ready(command.onnx)
+    found = export_onnx(trained(command.model)[0], command.onnx, command.int8)
+    print(f"{command.onnx}: {found['megabytes']:.1f} MB. On random inputs a probability or a score differs from the model's "
+          f"by at most {found['difference']:.1g}.")
 
 # %% ../nbs/hood/cli.ipynb #e83aa507
 COMMANDS: dict[type, Callable] = {Demo: run_demo, Train: run_train, Evaluate: run_evaluate, Explain: run_explain,

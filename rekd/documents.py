@@ -4,11 +4,12 @@
 
 # %% auto #0
 __all__ = ['word_spans', 'word_of', 'to_words', 'windows', 'read_document', 'document_prob', 'explain_document', 'judge_document',
-           'human_words', 'load_eraser']
+           'human_words', 'load_eraser', 'true_features', 'pointing']
 
 # %% ../nbs/hood/documents.ipynb #d81f8032
 import math, re, warnings
 from bisect import bisect_right
+from collections.abc import Sequence
 from pathlib import Path
 import numpy as np
 import torch
@@ -18,6 +19,8 @@ from .select import topk_mask
 from .processor import ImageProcessor, TextProcessor
 from .draw import Explanation
 from .model import RationaleModel, check_selects, evaluating, to_device
+from .data import Examples, loader, make_batches
+from .train import choose_mask
 from .evaluate import BINS, erasure, keep_scores, scored
 
 # %% ../nbs/hood/documents.ipynb #a2952ad9
@@ -162,7 +165,7 @@ def human_words(
     where: str = "row", # what stands before a row's number in messages
 ) -> list[np.ndarray] | None: # of each row (n_words,) 0/1; None if the data have no evidence in ERASER's form
     "What people marked in each text, whatever the classes are. DataError for a span outside the text."
-    if "evidence" not in rows.column_names: return None
+    if "evidence" not in rows.column_names or "string" not in rows.features["input"].dtype: return None
     return [_eraser_row(dict(text=r["input"], label=r["label"], evidence=r["evidence"]), f"{where} {r['row']}")["human"] for r in rows]
 
 # %% ../nbs/hood/documents.ipynb #7e23cebe
@@ -183,3 +186,49 @@ def load_eraser(
         rows = pq.read_table(file, columns=columns).to_pylist()
         out[part] = [_eraser_row(r, f"{file}, row {i}") for i, r in enumerate(rows, 1)]
     return out
+
+# %% ../nbs/hood/documents.ipynb #3511c208
+def true_features(
+    rows, # a `datasets.Dataset` of `read_data(..., evidence=True)`
+    processor: TextProcessor | ImageProcessor, # of the model
+    where: str = "row", # what stands before a row's number in messages
+) -> list[np.ndarray] | None: # of each row (L,) 0/1, a feature each; None if the data have no evidence
+    "What is true evidence in each input, in the model's features. DataError for a span outside the text, or patches of another number."
+    if "evidence" not in rows.column_names: return None
+    if isinstance(processor, TextProcessor):
+        out = []
+        for human, text in zip(human_words(rows, where) or [], rows["input"]):
+            of = word_of(processor.spans(text), word_spans(text))
+            out.append(np.array([w >= 0 and human[w] > 0 for w in of], int))
+        return out
+    n = (processor.size // processor.patch) ** 2
+    for number, marks in zip(rows["row"], rows["evidence"]):
+        if len(marks) != n: raise DataError(f"{where} {number}: evidence for {len(marks)} patches, and the model reads {n}: give a 0 or 1 for each")
+    return [np.array(marks, int) for marks in rows["evidence"]]
+
+# %% ../nbs/hood/documents.ipynb #f56cb1ca
+@torch.no_grad()
+def pointing(
+    model: RationaleModel,
+    examples: Examples,
+    truths: list[np.ndarray], # from `true_features`
+    masks: Sequence[str], # names, as `validate_masks` takes them
+    batch_size: int = 64,
+) -> dict[str, dict]: # mask -> precision, recall, pointed (examples that count)
+    """How much of what is kept is true evidence, and how much of the evidence is kept: means over the examples that have evidence within what is read.
+    DataError if none has any."""
+    found: dict[str, list] = {m: [] for m in masks}
+    with evaluating(model):
+        for batch in loader(examples, make_batches(examples.lengths, batch_size)):
+            batch = to_device(batch, model.device)
+            true = torch.zeros_like(batch["valid"])
+            for row, i in zip(true, batch["index"].tolist()): row[:len(truths[i])] = torch.as_tensor(truths[i] > 0)
+            true &= model.selectable(batch)
+            some = true.any(-1)
+            logits = model.select(batch) if {*masks} - {"random", "none"} else None
+            for m in masks:
+                kept = choose_mask(model, batch, m, 0, logits)[0] > 0
+                shared, sizes = (kept & true).sum(-1), (kept.sum(-1), true.sum(-1))
+                found[m] += torch.stack([shared / n.clamp(min=1) for n in sizes], -1)[some].tolist()
+    if not any(found.values()): raise DataError("no example has evidence within what the model reads")
+    return {m: dict(zip(("precision", "recall"), np.mean(f, 0).tolist())) | dict(pointed=len(f)) for m, f in found.items()}

@@ -8,6 +8,7 @@ __all__ = ['Explanation', 'pieces_by_word', 'kept_words', 'shade', 'by_span', 'r
 
 # %% ../nbs/hood/draw.ipynb #150b4a0a
 import base64, html, io, re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from fastcore.basics import patch
@@ -173,13 +174,29 @@ def without_tags(
     return "".join(out), [(begins[a], max(begins[a], ends[b])) for a, b in spans]
 
 # %% ../nbs/hood/draw.ipynb #8fb02239
+def _outline(
+    image, # of PIL, drawn on
+    cells: set, # (row, column)
+    step: int, # pixels a side of a cell
+    colour: str,
+    width: int = 2, # of the line, in pixels
+):
+    "A line around cells, inside them."
+    from PIL import ImageDraw
+    for r, c in cells:
+        up, left, down, right = r * step, c * step, (r + 1) * step - 1, (c + 1) * step - 1
+        for beside, line in (((r - 1, c), (left, up, right, up)), ((r + 1, c), (left, down, right, down)),
+                             ((r, c - 1), (left, up, left, down)), ((r, c + 1), (right, up, right, down))):
+            if beside not in cells: ImageDraw.Draw(image).line(line, fill=colour, width=width)
+
 def overlay(
     image, # of PIL
     features: list, # (row, column) of each patch
     mask: list[int], # 1 = kept
+    true: Sequence[int] = (), # 1 = truly evidence, where that is known
 ): # a PIL image, square, about 224 pixels a side
-    "The kept patches in colour on the dimmed picture, with a line around them: some pictures are grey themselves."
-    from PIL import Image, ImageDraw
+    "The kept patches in colour on the dimmed picture, with a line around them: some pictures are grey themselves. A blue line is around true evidence."
+    from PIL import Image
     side = 1 + max(r for r, _ in features)
     size = (max(224 // side, 1) * side,) * 2
     grid = Image.new("L", (side, side))
@@ -187,12 +204,8 @@ def overlay(
     colour = to_rgb(image).resize(size)
     dim = Image.blend(colour.convert("L").convert("RGB"), Image.new("RGB", size, (128, 128, 128)), 0.65)
     out = Image.composite(colour, dim, grid.resize(size, Image.Resampling.NEAREST))
-    step, kept = size[0] // side, {tuple(at) for at, m in zip(features, mask) if m}
-    for r, c in kept:
-        up, left, down, right = r * step, c * step, (r + 1) * step - 1, (c + 1) * step - 1
-        for beside, line in (((r - 1, c), (left, up, right, up)), ((r + 1, c), (left, down, right, down)),
-                             ((r, c - 1), (left, up, left, down)), ((r, c + 1), (right, up, right, down))):
-            if beside not in kept: ImageDraw.Draw(out).line(line, fill="#e69f00", width=2)
+    for marks, colour, width in ((mask, "#e69f00", 2), (true, "#0072b2", 5)):
+        _outline(out, {tuple(at) for at, m in zip(features, marks) if m}, size[0] // side, colour, width)
     return out
 
 # %% ../nbs/hood/draw.ipynb #c421651e

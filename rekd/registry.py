@@ -37,10 +37,13 @@ class Registry(dict[str, Any]):
             self[name] = part
             return part
         return give
+    def known(self): # itself
+        "All parts that have a name, the library's own among them."
+        if self.home: importlib.import_module(self.home)
+        return self
     def find(self, name: str):
         "The part of that name. SettingError with the closest match, and how a part of one's own comes in."
-        if name not in self and self.home: importlib.import_module(self.home)
-        if name in self: return self[name]
+        if name in self.known(): return self[name]
         raise SettingError(f"unknown {self.what} {shown(name)}{closest(str(name), self)}: expected one of {', '.join(self)}. "
                            "One of your own needs its plugin: --plugin MODULE, or rekd.registry.load_plugins")
 
@@ -48,7 +51,7 @@ class Registry(dict[str, Any]):
 BACKBONES = Registry("backbone") # `model_type` of a `Backbone.config` -> what builds it
 OBJECTIVES = Registry("objective")
 ESTIMATORS = Registry("estimator", home="rekd.estimate")
-DATASETS = Registry("data set")
+DATASETS = Registry("data set", home="rekd.crowd")
 register_backbone, register_objective = BACKBONES.register, OBJECTIVES.register
 register_estimator, register_dataset = ESTIMATORS.register, DATASETS.register
 

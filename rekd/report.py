@@ -207,6 +207,7 @@ def report_data(
     made: str = "", # how the page was made, for its last line
     rates: tuple = RATES, # the slider's stops, rising
     start: float | None = None, # the share to start with; the first model's own if None
+    judged: list[dict] | None = None, # of each model what `judge_choice` says
 ) -> dict: # JSON-ready, for `report_page`
     """Predictions, rationales and metrics of every model at each rate, and what is predicted without each kept word, up to the share to start with.
     SettingError for models of different tasks, ModelError for one that never learned to select or predicts NaN,
@@ -230,7 +231,7 @@ def report_data(
                          {name: s[i] for name, s in swept.items()}, rates, first + 1)
                 for i, x in enumerate(tqdm(sources, disable=None, desc="dropping single words"))]
     metrics = [_metrics(s, known, humans) for s in swept.values()]
-    return dict(models=list(models), labels=labels, rates=rates, start=first, about=about, made=made, whole=_printed(whole), examples=examples,
+    return dict(models=list(models), labels=labels, rates=rates, start=first, about=about, made=made, whole=_printed(whole), judged=judged, examples=examples,
                 metrics=metrics, columns=[[m, *_METRICS[m]] for m in metrics[0]])
 
 # %% ../nbs/hood/report.ipynb #0e515ae2

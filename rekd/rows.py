@@ -42,7 +42,7 @@ def data_folder(
         raise SettingError(f"a data set is given by its name or its folder, got {shown(name)}")
     here, bare, name = Path(name).expanduser(), str(name), str(name).removeprefix("hub:")
     paths, short = settings()["paths"], name.split("-")[0] if name in COLUMNS else name
-    if starter and name not in DATASETS:
+    if starter and name not in DATASETS.known():
         here, package = (root / short for root in shipped("data"))
         if folder := next((f for f in (here, package) if f.is_dir()), None): return folder
         raise MissingError(f"the starter set has no data set {name!r}{closest(name, COLUMNS)}: {here} is not there. "
@@ -50,7 +50,7 @@ def data_folder(
     copy = Path(paths["data"]) / short if paths["data"] and os.sep not in name else None
     copy = copy if copy and copy.is_dir() else None
     if name in DATASETS and (copy or name in COLUMNS):
-        raise SettingError(f"{name!r} is a data set of a plugin, and one of {copy or 'the library'}: the plugin needs another name")
+        raise SettingError(f"{name!r} is a data set of {DATASETS[name].__module__}, and one of {copy or 'the library'}: one of them needs another name")
     if _there(here) and not (copy and here.samefile(copy)):
         if is_dataset_name(bare): raise SettingError(f"{name!r} is a data set, and a folder here: name the folder as ./{name}, the data set as hub:{name}")
         return here
@@ -68,7 +68,7 @@ def is_dataset_name(
 ) -> bool:
     "Whether a data set of the library, of a plugin or of `REKD_DATA` has that name."
     copies = settings()["paths"]["data"]
-    return name in COLUMNS or name in DATASETS or bool(copies) and os.sep not in name and name[0] not in ".~" and (Path(copies) / name).is_dir()
+    return name in COLUMNS or name in DATASETS.known() or bool(copies) and os.sep not in name and name[0] not in ".~" and (Path(copies) / name).is_dir()
 
 # %% ../nbs/hood/rows.ipynb #801e98a4
 def whole_path(
@@ -282,14 +282,15 @@ def _dataset(column, numbers: list[int], names: list[str], t: Table, pictures: b
     from datasets.table import table_cast
     table = pa.table(dict(input=column if pictures else column.cast(pa.large_string()), label=numbers, row=list(t.numbers)))
     for c in more:
-        if c in t.table.column_names and (c != "evidence" or _spans(t.table.schema.field(c).type)): table = table.append_column(c, t.table.column(c))
+        if c in t.table.column_names and (c != "evidence" or _marks(t.table.schema.field(c).type, pictures)): table = table.append_column(c, t.table.column(c))
     features = datasets.Features.from_arrow_schema(table.schema) | dict(label=datasets.ClassLabel(names=names))
     if pictures: features |= dict(input=datasets.Image())
     return datasets.Dataset(table_cast(table, datasets.Features(features).arrow_schema))
 
-def _spans(kind) -> bool:
-    "Is an Arrow type ERASER's: a list of spans, each with a first word and one behind the last?"
+def _marks(kind, pictures: bool) -> bool:
+    "Is an Arrow type evidence? Of pictures a list of numbers; of texts ERASER's list of spans, each with a first word and one behind the last."
     import pyarrow.types as pt
+    if pictures: return pt.is_list(kind) and pt.is_integer(kind.value_type)
     return pt.is_list(kind) and pt.is_struct(kind.value_type) and {"start_token", "end_token"} <= {f.name for f in kind.value_type if pt.is_integer(f.type)}
 
 def _content(inputs: list, labels: list[str]) -> str: # 16 hexadecimal digits
@@ -312,7 +313,8 @@ def _called(plain: str, name, starter: bool, place: Path | None, whole: bool, ma
     own = place if not starter and place == Path(name).expanduser() else None # has no name of its own
     if own and own.is_file() and whole: own = own.parent # the file stood for its folder
     if own: return str(own.absolute()), str(own)
-    where = "starter set" if starter and not made else place or ("made by a plugin" if made else f"from the hub: {settings()['datasets'][plain.split('-')[0]]}")
+    hub = f"from the hub: {settings()['datasets'][plain.split('-')[0]]}" if not place and not made else ""
+    where = "starter set" if starter and not made else place or (f"made by {DATASETS[plain].__module__}" if made else hub)
     return plain, f"{plain}, {where}"
 
 # %% ../nbs/hood/rows.ipynb #59af09b2
@@ -324,7 +326,7 @@ def read_data(
     text_column: str | None = None, # the column of texts or pictures; None: text, else image
     label_column: str | None = None, # None: label
     split: bool = False, # of a single file, only the part that a training leaves out
-    evidence: bool = False, # keep a column `evidence` that has ERASER's form
+    evidence: bool = False, # keep a column `evidence`: of texts in ERASER's form, of pictures a 0 or 1 for each patch
 ) -> Rows:
     """Read a data set, or only some of its parts, and check every row. DataError for columns, labels or inputs that cannot be used, naming file and row;
     MissingError for files that are not there or a hub that cannot be reached, SettingError for an unknown name, or one that means two things."""

@@ -182,6 +182,7 @@ def image_grid(
     examples: list[dict[str, Explanation]], # an entry a picture: model name -> its explanation
     truths: list[str] | None = None, # the true label of each picture
     heat: bool = False, # also draw the keep probability of every patch
+    evidence: list | None = None, # of each picture a 0 or 1 for each patch: what is truly evidence, with a blue line around it
 ): # a matplotlib figure
     """Pictures x models: the kept patches in colour over the dimmed picture, the verdict below.
     SettingError for anything but the same models' explanations of pictures."""
@@ -196,13 +197,13 @@ def image_grid(
     fig = Figure(figsize=(1.75 * len(names) + 0.8 * heat, 2.0 * len(examples) + 0.3), dpi=100, layout="constrained")
     axes = fig.subplots(len(examples), len(names), squeeze=False)
     below = lambda ax, text: ax.set_xlabel(fill(text.replace("_", " "), 20)) # a picture is some 20 letters wide
-    for models, truth, row in zip(examples, truths if truths is not None else cycle([None]), axes):
+    for models, truth, true, row in zip(examples, truths if truths is not None else cycle([None]), evidence if evidence is not None else cycle([()]), axes):
         source, places = next(iter(models.values())).source, iter(row)
         ax = next(places)
         ax.imshow(np.asarray(to_rgb(source).resize((224, 224)))); below(ax, truth or "")
         for e in models.values():
             ax = next(places)
-            ax.imshow(np.asarray(overlay(e.source, e.features, e.mask))); below(ax, verdict(e, truth))
+            ax.imshow(np.asarray(overlay(e.source, e.features, e.mask, true))); below(ax, verdict(e, truth))
             if heat: drawn = _heat_map(next(places), e)
     for ax in axes.flat: ax.set(xticks=[], yticks=[])
     for ax, name in zip(axes[0], names): ax.set_title(name)
