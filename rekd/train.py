@@ -4,8 +4,7 @@
 
 # %% auto #0
 __all__ = ['MASKS', 'TrainConfig', 'learning_rate', 'sparsity_target', 'at_goal', 'choose_mask', 'validate_masks', 'validate',
-           'Progress', 'Step', 'param_groups', 'Plan', 'check_goal', 'share_of', 'batches_left', 'TrainingDiverged',
-           'diverged', 'check_weights', 'window_means', 'kept_epoch', 'TrainingStopped', 'fit', 'warm_start']
+           'TrainingDiverged', 'diverged', 'check_weights', 'TrainingStopped', 'fit', 'warm_start']
 
 # %% ../nbs/07_train.ipynb #82ffb7be
 import json, math, time, warnings
