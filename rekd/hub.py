@@ -161,7 +161,8 @@ explanation.label, explanation.features, explanation.mask
 
 ## How to read it
 
-What was dropped cannot have influenced the predictor: it is multiplied by zero before the network reads it. The generator, however, reads everything,
+What was dropped cannot have influenced the predictor: it is {{ "taken out" if gone else "multiplied by zero" }} before the network reads it.
+The generator, however, reads everything,
 so a rationale shows *what* the decision was made from, not *why* these {{ features }} were chosen. Their positions could carry information as well.
 
 """
@@ -185,7 +186,7 @@ def generate_model_card(self: HubModel,
         parameters=f"{sum(p.numel() for p in self.parameters()):,}",
         special="selectable" if c.select_special else "always kept, not counted",
         load=json.dumps(model_id), example='"Your text"' if text else "pil_image",
-        picture=bool(self.picture), results=results)
+        picture=bool(self.picture), results=results, gone=c.dropped == "remove")
 
 # %% ../nbs/hood/hub.ipynb #f63805e0
 @patch

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['TrainConfig', 'learning_rate', 'sparsity_target', 'at_goal', 'Plan', 'check_goal', 'Progress', 'Step', 'param_groups',
-           'share_of', 'batches_left', 'TrainingDiverged', 'diverged', 'check_weights', 'whole_batch', 'window_means',
-           'TrainingStopped', 'stoppable']
+           'share_of', 'batches_left', 'TrainingDiverged', 'diverged', 'check_weights', 'window_means',
+           'TrainingStopped']
 
 # %% ../nbs/hood/steps.ipynb #st3ps003
 import json, time
