@@ -72,9 +72,10 @@ def closed_up(
     longest: int | None = None, # K; the size of the largest rationale, at least 1, if None
 ) -> tuple[Tensor, Tensor, Tensor]: # (B, K, D), 0 behind the kept ones; (B, K) bool, where one stands; (B, K) the places they had
     "The kept features alone, in their order."
-    n = kept.sum(-1, keepdim=True)
+    n, place = kept.sum(-1, keepdim=True), torch.arange(kept.shape[1], device=kept.device)
     if longest is None: longest = max(int(n.max()), 1)
-    places = kept.int().argsort(dim=-1, descending=True, stable=True)[:, :longest]
+    to = torch.where(kept, kept.long().cumsum(-1) - 1, longest).clamp(max=longest) # the dropped ones all go one further, and are cut off
+    places = torch.zeros(len(kept), longest + 1, dtype=torch.long, device=kept.device).scatter(1, to, place.expand_as(to))[:, :longest]
     there = torch.arange(longest, device=kept.device) < n
     few = features.gather(1, places.unsqueeze(-1).expand(-1, -1, features.shape[-1]))
     return few.masked_fill(~there.unsqueeze(-1), 0), there, places
