@@ -75,7 +75,7 @@ def closed_up(
     n, place = kept.sum(-1, keepdim=True), torch.arange(kept.shape[1], device=kept.device)
     if longest is None: longest = max(int(n.max()), 1)
     to = torch.where(kept, kept.long().cumsum(-1) - 1, longest).clamp(max=longest) # the dropped ones all go one further, and are cut off
-    places = torch.zeros(len(kept), longest + 1, dtype=torch.long, device=kept.device).scatter(1, to, place.expand_as(to))[:, :longest]
+    places = torch.zeros(kept.shape[0], longest + 1, dtype=torch.long, device=kept.device).scatter(1, to, place.expand_as(to))[:, :longest]
     there = torch.arange(longest, device=kept.device) < n
     few = features.gather(1, places.unsqueeze(-1).expand(-1, -1, features.shape[-1]))
     return few.masked_fill(~there.unsqueeze(-1), 0), there, places
@@ -145,7 +145,7 @@ def _encode_kept_patches(self, features: Tensor, kept: Tensor, longest: int | No
     few, there, _ = closed_up(x[:, self.prefix:], kept, longest)
     x, options = torch.cat([x[:, :self.prefix], few], 1), {}
     if longest is not None or not there.all():
-        reads = torch.cat([there.new_ones(len(there), self.prefix), there if self.prefix else readable(there)], 1)
+        reads = torch.cat([there.new_ones(there.shape[0], self.prefix), there if self.prefix else readable(there)], 1)
         options[mask_name] = torch.zeros_like(reads, dtype=x.dtype).masked_fill(~reads, torch.finfo(x.dtype).min)[:, None, None]
     for layer in self.layers(): x = layer(x, **options)
     return x, there
@@ -176,7 +176,7 @@ class ImageBackbone(Backbone):
         return project(inputs.to(project.weight.dtype)).flatten(2).transpose(1, 2)
     def placed(self, features):
         emb, side = self.net.embeddings, math.isqrt(features.shape[1]) * self.patch
-        x = torch.cat([emb.cls_token.expand(len(features), -1, -1), features], dim=1)
+        x = torch.cat([emb.cls_token.expand(features.shape[0], -1, -1), features], dim=1)
         return emb.dropout(x + emb.interpolate_pos_encoding(x, side, side))
     def layers(self): return self.net.layers if hasattr(self.net, "layers") else self.net.encoder.layer
     def encode(self, features, valid):
