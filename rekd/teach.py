@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import torch
 from torch import Tensor
 from .errors import DataError, MissingError, ModelError, SettingError, check_name, shown
-from .model import RationaleModel
+from .model import RationaleModel, unit_sum
 from .objective import check_teacher
 from .estimate import relaxed_topk
 from .data import Examples
@@ -132,6 +132,7 @@ class SpanFile(Rationalist):
             raise SettingError("a file of spans is asked about texts that it has not seen: call read(data.train) first")
         p = torch.full(batch["valid"].shape, 1 - SURE)
         for row, i in zip(p, batch["index"].tolist()): row[:len(self.marks[i])] += (2 * SURE - 1) * self.marks[i]
+        if "unit" in batch: p = torch.zeros_like(p).scatter_reduce(1, batch["unit"].cpu(), p, "amax") # a word or sentence is marked as its best piece
         return torch.stack([1 - p, p], -1).log().to(batch["valid"].device)
 
 # %% ../nbs/hood/teach.ipynb #d475f085
@@ -146,7 +147,7 @@ def class_evidence(
         raise ModelError("class evidence asks the head about each place, and this predictor reads the state of [CLS]: take another method")
     target = model.predict(batch, able.float()).argmax(-1)
     said = model.predictor.head(net.encode(net.features(batch["inputs"]), batch["valid"])[:, net.prefix:]).float()
-    return (said.gather(-1, target.view(-1, 1, 1).expand(*able.shape, 1)).squeeze(-1) - said.mean(-1)) * able
+    return unit_sum(said.gather(-1, target.view(-1, 1, 1).expand(*able.shape, 1)).squeeze(-1) - said.mean(-1), batch) * able
 
 # %% ../nbs/hood/teach.ipynb #4f109f07
 SHARP = 4.0 # how many logits a standard deviation of the scores is worth
