@@ -85,7 +85,7 @@ class RekdForClassification(PreTrainedModel):
         return RekdOutput(loss=loss, logits=logits, rationale=places(mask))
 
 # %% ../nbs/hood/auto.ipynb #a07e0011
-def _ends(tokenizer) -> tuple[int, int]: # how many tokens it puts before a text, and after it
+def special_ends(tokenizer) -> tuple[int, int]: # how many tokens it puts before a text, and after it
     "The special tokens around a text."
     special = tokenizer("a", return_special_tokens_mask=True)["special_tokens_mask"]
     return special.index(0), special[::-1].index(0)
@@ -96,7 +96,7 @@ def _texts(model: RationaleModel, ids: Tensor | None, valid: Tensor | None):
     if ids is None or not hasattr(p, "tokenizer"):
         raise DataError(f"this model reads {'texts: give input_ids' if hasattr(p, 'tokenizer') else 'pictures: give pixel_values'}")
     if p.unit != "piece": raise DataError(f"this model keeps whole {p.unit}s, which ids do not tell: ask its .model, which reads texts")
-    before, after = _ends(p.tokenizer)
+    before, after = special_ends(p.tokenizer)
     left = getattr(p.tokenizer, "truncation_side", "right") == "left"
     rows, whence = [], []
     for row, real in zip(ids, torch.ones_like(ids).bool() if valid is None else valid.bool()):

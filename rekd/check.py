@@ -13,7 +13,7 @@ import torch
 import torch.nn as nn
 from torch import Tensor
 from .errors import RekdError, SettingError, one_line
-from .backbone import Backbone, BiGRU, ImageBackbone, PixelBackbone, TextBackbone, TimmBackbone
+from .backbone import PLACED, Backbone, BiGRU, ImageBackbone, PixelBackbone, TextBackbone, TimmBackbone
 from .pretrained import IMAGE_TYPES, TEXT_TYPES, TIMM_TYPES, backbone_from_config
 
 # %% ../nbs/hood/check.ipynb #8e5abd7d
@@ -68,6 +68,16 @@ def _swapped(backbone: Backbone, inputs: Tensor, other: Tensor, mask: Tensor) ->
     side = math.isqrt(mask.shape[1])
     kept = mask.bool().unflatten(1, (side, side)).repeat_interleave(backbone.patch, 1).repeat_interleave(backbone.patch, 2)
     return torch.where(kept.unsqueeze(1), inputs, other)
+
+def _gone(backbone: Backbone, inputs: Tensor, valid: Tensor) -> float:
+    "What moves when the way that takes features out keeps all of them, in a batch and each input alone."
+    features = backbone.features(inputs)
+    hidden, there = backbone.encode_kept(features, valid)
+    states = backbone.encode(features, valid)
+    alone = [backbone.encode_kept(f[None], v[None])[0][0] for f, v in zip(features, valid)]
+    real = torch.cat([there.new_ones(len(there), backbone.prefix), there], 1)
+    mine = torch.cat([valid.new_ones(len(valid), backbone.prefix), valid], 1)
+    return max(_moved(states[mine], hidden[real]), _moved(states[mine], torch.cat(alone)))
 
 def _reach(backbone: Backbone, inputs: Tensor, valid: Tensor, noise: torch.Generator) -> float:
     "The share of features on which the pooled state depends, by its gradient."
@@ -132,6 +142,7 @@ def _asked(backbone: Backbone, processor) -> dict[str, float]:
     again = _reborn(backbone)
     out["loaded"] = _moved(first, answer(long, net=again)) if type(again) is type(backbone) else math.inf
     if (plain := backbone.plain(pair, valid)) is not None: out["plain"] = _moved(*(_read(backbone, h, valid, valid) for h in (plain, states)))
+    if backbone.removable: out["gone"] = _gone(backbone, pair, valid)
     out["reach"] = _reach(backbone, long, ones(long).bool(), noise)
     return out
 
@@ -149,6 +160,7 @@ _FAULTS = dict(
     padding="a text's states move by {:.2g} beside a longer one",
     loaded="saved and loaded it is another network, its states move by {:.2g}",
     plain="with every feature kept, its states are {:.2g} from the plain network's",
+    gone="with dropped features taken out and every feature kept, its states move by {:.2g}",
     reach="its pooled state depends on {:.1%} of the kept features: set pool='mean', if it was 'cls'",
 )
 
@@ -169,6 +181,18 @@ def check_backbone(
         right = found[what] == 1 if what == "reach" else found[what] <= (found["again"] if what == "dropped" else limit)
         if not right: raise SettingError(f"the backbone {name!r} cannot be trusted: {fault.format(found[what])}")
     return found
+
+# %% ../nbs/hood/check.ipynb #c8d2ee02
+def check_removable(
+    backbone: Backbone, # of the predictor
+    select_special: bool, # may [CLS] be dropped?
+):
+    "SettingError unless dropped features can be taken out of a network's sequence."
+    if not backbone.removable:
+        raise SettingError(f"dropped='remove' is not possible with the backbone {backbone_kind(backbone)!r}, which cannot place what is left: set "
+                           f"dropped='zero', or take a network of {', '.join(PLACED)}, {', '.join(IMAGE_TYPES)}, bigru, or a vision transformer of timm")
+    if select_special and backbone.pooling == "cls" and not backbone.prefix:
+        raise SettingError("dropped='remove' could take out the [CLS] state that pool='cls' reads: set select_special=False, pool='mean', or dropped='zero'")
 
 # %% ../nbs/hood/check.ipynb #f05ddf35
 _SIZES = re.compile( # what a configuration may say otherwise than its kind's usual one, and the network still answers as the table says

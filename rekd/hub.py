@@ -101,21 +101,24 @@ def _results(metrics: dict) -> str:
                 "under each evaluation mask:")
         rows = [f"| {_plain(mask)} | {m['accuracy']:.3f} | {m['selection_rate']:.3f} |"
                 for mask, m in metrics["masks"].items()]
+        ", ".join(metrics.get("hub", {}).get("datasets", []))
     except (AttributeError, KeyError, TypeError, ValueError):
-        raise ModelError("a model's metrics are dict(dataset=NAME, examples=NUMBER, "
-                         f"masks={{MASK: dict(accuracy=..., selection_rate=...)}}), got {shown(metrics)}") from None
+        raise ModelError("a model's metrics are dict(dataset=NAME, examples=NUMBER, masks={MASK: dict(accuracy=..., selection_rate=...)}), "
+                         f"and hub=dict(datasets=[ID], base_model=ID) where it is known, got {shown(metrics)}") from None
     table = ["| mask | accuracy | share kept |", "| --- | ---: | ---: |", *rows]
     return "\n".join(["## Results", "", head, "", *table, ""])
 
 # %% ../nbs/hood/hub.ipynb #2b25a816
-def _metadata(task: str, name: str, metrics: dict | None) -> ModelCardData:
-    "The model card's head: what the hub reads."
+def _metadata(task: str, name: str, metrics: dict | None, licence: str | None = None) -> ModelCardData:
+    "The model card's head: what the hub reads. Base model and data set are named where the metrics name them as the hub does."
     tags = ["rationale-extraction", "select-predict", "interpretability"]
-    head = ModelCardData(library_name="rekd", pipeline_tag=task, tags=tags)
+    hub = (metrics or {}).get("hub", {})
+    head = ModelCardData(library_name="rekd", pipeline_tag=task, tags=tags, license=licence, base_model=hub.get("base_model"),
+                         datasets=hub.get("datasets"))
     if not metrics: return head
     data = str(metrics["dataset"])
     score = lambda kind, mask, value: EvalResult(
-        task_type=task, dataset_type=re.sub(r"[^\w./-]+", "-", data), dataset_name=data, dataset_split="test",
+        task_type=task, dataset_type=hub["datasets"][0] if hub.get("datasets") else re.sub(r"[^\w./-]+", "-", data), dataset_name=data, dataset_split="test",
         metric_type=kind, metric_name=f"{kind.replace('_', ' ')}, {mask} mask", metric_value=round(value, 4))
     head.model_name = name
     head.eval_results = [score(kind, mask, m[kind]) for mask, m in metrics["masks"].items()
@@ -158,7 +161,8 @@ explanation.label, explanation.features, explanation.mask
 
 ## How to read it
 
-What was dropped cannot have influenced the predictor: it is multiplied by zero before the network reads it. The generator, however, reads everything,
+What was dropped cannot have influenced the predictor: it is {{ "taken out" if gone else "multiplied by zero" }} before the network reads it.
+The generator, however, reads everything,
 so a rationale shows *what* the decision was made from, not *why* these {{ features }} were chosen. Their positions could carry information as well.
 
 """
@@ -167,21 +171,22 @@ so a rationale shows *what* the decision was made from, not *why* these {{ featu
 @patch
 def generate_model_card(self: HubModel,
     model_id: str = "FOLDER_OR_HUB_ID", # what to load in the card's example
+    license: str | None = None, # as the hub names it, such as "mit"
     **kwargs, # ignored; `ModelHubMixin` may pass more
 ) -> ModelCard:
-    "The model card that `save_pretrained` writes as README.md."
+    "The model card that `save_pretrained` writes as README.md; it and `push_to_hub` take `model_card_kwargs=dict(license=\"mit\")`."
     text, c = isinstance(self.processor, TextProcessor), self.config
     task, features = ("text-classification", "words") if text else ("image-classification", "patches")
     results = _results(self.metrics) if self.metrics else "" # first: it refuses metrics of another form
     return ModelCard.from_template(
-        _metadata(task, model_id, self.metrics), template_str=_CARD, task=task, features=features, selects=c.selects,
+        _metadata(task, model_id, self.metrics, license), template_str=_CARD, task=task, features=features, selects=c.selects,
         sparsity=f"{100 * c.sparsity:.3g}%", n_classes=len(c.labels),
         labels=", ".join(map(_plain, c.labels[:20])) + (", ..." if len(c.labels) > 20 else ""),
         backbone=_plain(c.backbone.get("architecture", c.backbone.get("model_type", "custom"))),
         parameters=f"{sum(p.numel() for p in self.parameters()):,}",
         special="selectable" if c.select_special else "always kept, not counted",
         load=json.dumps(model_id), example='"Your text"' if text else "pil_image",
-        picture=bool(self.picture), results=results)
+        picture=bool(self.picture), results=results, gone=c.dropped == "remove")
 
 # %% ../nbs/hood/hub.ipynb #f63805e0
 @patch

@@ -4,8 +4,7 @@
 
 # %% auto #0
 __all__ = ['MASKS', 'TrainConfig', 'learning_rate', 'sparsity_target', 'at_goal', 'choose_mask', 'validate_masks', 'validate',
-           'Progress', 'Step', 'param_groups', 'Plan', 'check_goal', 'share_of', 'batches_left', 'TrainingDiverged',
-           'diverged', 'check_weights', 'window_means', 'kept_epoch', 'TrainingStopped', 'fit', 'warm_start']
+           'TrainingDiverged', 'diverged', 'check_weights', 'TrainingStopped', 'fit', 'warm_start']
 
 # %% ../nbs/07_train.ipynb #82ffb7be
 import json, math, time, warnings
@@ -22,6 +21,7 @@ from .errors import DataError, RekdError, SettingError, check_name, check_number
 from .machine import Display, make_accelerator
 from .checkpoint import RunFolder
 from .select import temperature, topk_mask
+from .pretrained import copy_layers
 from .model import RationaleModel, evaluating, to_device
 from .objective import RandomMask, StepContext, example_noise, seed_of
 from .data import Data, Examples, as_data, loader, make_batches
@@ -359,12 +359,10 @@ def fit(
     resume: bool = False, # go on from the newest checkpoint in `out`; a finished run is read
     quiet: bool | None = None, # True: no bar and no lines
     callbacks: Sequence[Callable] = (), # called with the row of each epoch, once its checkpoint is safe
-    text_column: str | None = None, # of data that are no `Data` yet: their column of texts or pictures; text (else image) if None
-    label_column: str | None = None, # likewise; label if None
+    text_column: str | None = None, label_column: str | None = None, # of data that are no `Data` yet; text (else image) and label if None
 ) -> list[dict]: # one dict of metrics an epoch, as in metrics.jsonl
     """Train with any objective; of the epochs at the curriculum's goal, keep the one of the lowest validation loss (see `end_epoch`) under `config.eval_mask`.
-    TrainingDiverged if a loss or weight is not finite, TrainingStopped for Ctrl-C; SettingError, DataError or ModelError for parts that do not fit
-    together or a resume of another run; WriteError for a folder that is in use or cannot be written."""
+    TrainingDiverged if a loss or weight is not finite, TrainingStopped for Ctrl-C, another RekdError for parts that do not fit or a folder in use."""
     config = config or TrainConfig()
     data = as_data(data, model.processor, model.config.labels, text_column=text_column, label_column=label_column)
     check_parts(model, data, objective, seed, callbacks)
@@ -404,8 +402,7 @@ def fit(
                 if kept_epoch(progress.history) == epoch: run.keep(epoch, model)
                 run.save(progress.step, model, optimizer, asdict(progress))
                 run.publish(progress.history, kept_epoch(progress.history))
-                display.epoch(row)
-                for callback in callbacks if run.main else (): callback(dict(row))
+                for tell in (display.epoch, *callbacks) if run.main else (): tell(dict(row))
         accelerator.wait_for_everyone()
         run.finish(asdict(progress), kept_epoch(progress.history))
         accelerator.wait_for_everyone()
@@ -415,6 +412,6 @@ def fit(
 
 # %% ../nbs/07_train.ipynb #76223643
 def warm_start(model: RationaleModel) -> RationaleModel: # the same object
-    "Copy the trained predictor's backbone into the generator, so that RE starts from one that knows the task."
-    model.generator.backbone.load_state_dict(model.predictor.backbone.state_dict())
+    "Copy the trained predictor's backbone, or its first layers, into the generator, so that RE starts from one that knows the task."
+    copy_layers(model.generator.backbone, model.predictor.backbone)
     return model

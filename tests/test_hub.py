@@ -13,6 +13,7 @@ from hub_worker import METRICS
 from huggingface_hub import ModelCard
 from rekd.errors import MissingError, ModelError, SettingError
 from rekd.model import RationaleModel
+from rekd.run import hub_ids
 from stub_hub import TOKEN, stub_hub
 from transformers import AutoImageProcessor, AutoTokenizer
 
@@ -125,8 +126,27 @@ def test_what_a_user_typed_is_inert_in_the_card(tmp_path):
     assert cells == {3, 4} # two columns and three, whatever the names hold
 
 
+def test_the_cards_head_names_licence_base_model_and_data_set(tmp_path):
+    model = tiny.make_model("bert")
+    model.metrics = METRICS | dict(hub=dict(datasets=["stanfordnlp/imdb"], base_model="prajjwal1/bert-mini"))
+    model.save_pretrained(tmp_path / "m", model_card_kwargs=dict(license="mit"))
+    data = ModelCard.load(tmp_path / "m" / "README.md").data
+    assert (data.license, data.base_model, data.datasets) == ("mit", "prajjwal1/bert-mini", ["stanfordnlp/imdb"])
+    assert data.eval_results[0].dataset_type == "stanfordnlp/imdb"
+    assert RationaleModel.from_pretrained(tmp_path / "m").metrics["hub"] == model.metrics["hub"]
+
+
+@pytest.mark.parametrize("data, backbone, weights, right", [
+    ("imdb", "bert-mini", "", dict(datasets=["stanfordnlp/imdb"], base_model="prajjwal1/bert-mini")), ("hub:cifar100-20", "vit-tiny", "", dict(
+        datasets=["uoft-cs/cifar100"], base_model="WinKawaks/vit-tiny-patch16-224")),
+    ("imdb", "bert-mini", "/my/weights", dict(datasets=["stanfordnlp/imdb"])), ("/my/imdb", "bigru", "", {}), ("toy", "/my/bert-mini", "", {})])
+def test_a_run_names_only_what_it_knows_on_the_hub(data, backbone, weights, right, monkeypatch):
+    monkeypatch.setenv("REKD_WEIGHTS", weights)
+    assert hub_ids(data, backbone) == right
+
+
 @pytest.mark.parametrize("bad", [dict(dataset="x"), dict(masks=3), dict(masks={"topk": 1}), dict(masks={"topk": dict(accuracy="high", selection_rate=1)}),
-                                 dict(masks={"topk": dict(accuracy=1.0)}), [1], "good", 3])
+                                 dict(masks={"topk": dict(accuracy=1.0)}), METRICS | dict(hub=3), METRICS | dict(hub=dict(datasets=3)), [1], "good", 3])
 def test_metrics_of_another_form_are_refused(tmp_path, text_model, bad):
     text_model.metrics = bad
     with pytest.raises(ModelError, match="metrics are"): text_model.save_pretrained(tmp_path / "m")

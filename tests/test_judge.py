@@ -67,6 +67,6 @@ def test_one_command_trains_a_reader_and_one_judges_all_models(home, capsys): # 
     assert told["judge"][1]["own"]["choice"] == alone["topk"]["accuracy"]
     main(["report", *models, "--reader", "demo/reader-paper-2025", "--examples", "2", "--out", "r.html"])
     page = Path("r.html").read_text()
-    assert json.loads(page.split('type="application/json">')[1].split("</script>")[0])["judged"] == told["judge"]
+    assert json.loads(page.split('id="data">')[1].split("</script>")[0])["judged"] == told["judge"]
     with pytest.raises(SystemExit, match="was trained as random, and a judge"): main(["evaluate", models[0], "--reader", "demo/random-paper-2025"])
     with pytest.raises(SystemExit, match="random-paper-2025: this model was trained as CLS or on random masks"): main(["evaluate", "demo/random-paper-2025", "--reader", "demo/reader-paper-2025"])

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from rekd.errors import MissingError
-from rekd.model import RationaleModel
+from rekd.model import RationaleModel, build_model
 from rekd.preset import objectives, preset_files, resolve
 from rekd.run import run
 from rekd.study import append_row, cells, planned, read_rows, results_file, study
@@ -65,6 +65,8 @@ def world(tmp_path_factory):
     for name in ("vit-base-patch16-224", "vit-small-patch16-224", "vit-tiny-patch16-224"): tiny_vit(top / "weights" / name, 16)
     tiny_vit(top / "weights" / "vit-small-patch14", 14, 8)
     for root in ("data", "artifacts/data"): reviews(top / root / "imdb")
+    teacher = build_model(str(top / "weights" / "minilm-l2-imdb"), ["negative", "positive"], pool="mean", max_length=128)
+    teacher.save_pretrained(top / "artifacts" / "models" / "imdb-teacher")
     images(top / "data" / "cifar10", dict(label=10))
     images(top / "data" / "cifar100", dict(fine_label=100, coarse_label=20))
     return top

@@ -10,9 +10,9 @@ from rekd.cli import main
 from rekd.documents import explain_document
 from rekd.errors import DataError, ModelError, SettingError
 from rekd.evaluate import replacement_difference
-from rekd.model import ModelConfig, RationaleModel, build_model, spread, unit_sum
+from rekd.model import ModelConfig, RationaleModel, build_model
 from rekd.objective import RE, REKD, RandomMask, Reader, StepContext
-from rekd.processor import TextProcessor, first_pieces
+from rekd.processor import TextProcessor, first_pieces, spread, unit_sum
 from test_presets import home, world # noqa: F401 -- fixtures
 
 TEXT = "good, kakaka was dull. lala mimi! Is it?"

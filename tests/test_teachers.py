@@ -10,7 +10,7 @@ from rekd.errors import DataError, MissingError, ModelError, SettingError
 from rekd.guard import fingerprint
 from rekd.objective import REKD, StepContext
 from rekd.run import load_teacher
-from rekd.teach import SURE, Attribution, SpanFile, class_evidence, piece_weights, read_spans
+from rekd.teachers import SURE, Attribution, SpanFile, class_evidence, piece_weights, read_spans
 from test_presets import home, world # noqa: F401 -- fixtures
 
 SMALL = "n_train=20 n_test=8 val_share=0.5 epochs=1 batch_size=5".split()
