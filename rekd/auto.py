@@ -95,6 +95,7 @@ def _texts(model: RationaleModel, ids: Tensor | None, valid: Tensor | None):
     p = model.processor
     if ids is None or not hasattr(p, "tokenizer"):
         raise DataError(f"this model reads {'texts: give input_ids' if hasattr(p, 'tokenizer') else 'pictures: give pixel_values'}")
+    if p.unit != "piece": raise DataError(f"this model keeps whole {p.unit}s, which ids do not tell: ask its .model, which reads texts")
     before, after = special_ends(p.tokenizer)
     left = getattr(p.tokenizer, "truncation_side", "right") == "left"
     rows, whence = [], []

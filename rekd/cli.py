@@ -101,7 +101,7 @@ class Train(Plugged):
     objective: Objective = Objective("rekd")
     seed: int = 2025
     start: Start = "paper" # fresh heads; the student's own CLS model with a sparsity curriculum; or its model of random masks and a blind generator
-    teacher: str | None = None # folder, hub id or preset of the teacher; by default the preset's for rekd, none for cls
+    teacher: str | None = None # folder, hub id or preset; for rekd also spans.jsonl or attribution:MODEL; by default the preset's for rekd, none for cls
     out: Path | None = None # the run's folder; runs/PRESET/OBJECTIVE-START-SEED by default
     resume: bool = False # go on from the last checkpoint in the folder
     text_column: str | None = None # the column of texts or pictures in data of your own; text (else image) by default

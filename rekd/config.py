@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 from .errors import SettingError, check_name, check_number
+from .processor import UNITS
 from .model import ModelConfig
 from .objective import check_dropped
 from .rows import whole_path
@@ -50,6 +51,7 @@ class ModelSettings:
     select_special: bool = True # may [CLS] and [SEP] be dropped (the paper)?
     freeze_embeddings: str = "generator" # whose word table stays fixed: "generator" (the paper), "both" or "none"
     max_length: int = 256 # tokens of a text
+    unit: str = "piece" # what is kept or dropped as a whole: a "piece", a "word" or a "sentence"
     image_size: int = 224 # pixels a side of an image
     dropped: str = "zero" # the predictor reads dropped features as blanks ("zero", the paper), or not at all ("remove")
     generator_layers: int | None = None # only so many first layers in the generator; None: as many as in the predictor
@@ -59,6 +61,7 @@ class ModelSettings:
         for name in ("num_layers", "max_length", "image_size"):
             if getattr(self, name) is not None: check_number(name, getattr(self, name), "[1, inf)", whole=True)
         check_name("pixels", self.pixels, ("network", "imagenet"))
+        check_name("unit", self.unit, UNITS)
         shared = {f.name for f in fields(self)} & {f.name for f in fields(ModelConfig)} - {"backbone"}
         ModelConfig(dict(model_type="bert"), ["a", "b"], **{name: getattr(self, name) for name in shared}) # which checks them
 

@@ -90,7 +90,7 @@ def _tokenize(self: Examples):
         except Exception as e: # unwritable, full, or damaged: the cache is a convenience
             warn_once(f"tokens cannot be kept in {cache_folder()} ({getattr(e, 'strerror', None) or e}), and are made anew each time: {ELSEWHERE}")
             tokens = make(None)
-    columns = {k: tokens.data.column(k).combine_chunks() for k in ("input_ids", "special")}
+    columns = {k: tokens.data.column(k).combine_chunks() for k in ("input_ids", "special", *(["unit"] if self.processor.unit != "piece" else []))}
     self._starts = columns["input_ids"].offsets.to_numpy()
     self._tokens = {k: c.values.to_numpy() for k, c in columns.items()}
     self.lengths, self.cut = (self._starts[1:] - self._starts[:-1]).tolist(), sum(tokens["cut"])

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from .errors import DataError, MissingError
 from .select import topk_mask
-from .processor import ImageProcessor, TextProcessor
+from .processor import ImageProcessor, TextProcessor, spread, unit_sum
 from .draw import Explanation
 from .model import RationaleModel, check_selects, evaluating, to_device
 from .data import Examples, loader, make_batches
@@ -123,7 +123,7 @@ def explain_document(
         logits, selectable = model.select(batch), model.selectable(batch)
         mask = model.mask(logits, selectable, how, sparsity)
         probs = document_prob(model)(batch, mask)[0].tolist()
-    values = (v.float().cpu() for v in (mask, logits.softmax(-1)[..., 1]))
+    values = (v.float().cpu() for v in (spread(mask, batch), logits.softmax(-1)[..., 1]))
     per_word = [to_words(v, owner, len(words)).tolist() for v in values]
     named = dict(zip(model.config.labels, probs))
     return Explanation(label=max(named, key=named.__getitem__), probabilities=named,
@@ -144,8 +144,8 @@ def judge_document(
     with evaluating(model):
         scores = scored(score, model, batch)
         probs = erasure(document_prob(model), batch, selectable, scores, shares)
-    masks = [to_words(topk_mask(scores, selectable, s).cpu(), owner, n) for s in shares]
-    found = dict(scores=to_words(scores.cpu(), owner, n), masks=np.stack(masks))
+    masks = [to_words(spread(topk_mask(scores, selectable, s), batch).cpu(), owner, n) for s in shares]
+    found = dict(scores=to_words(spread(scores, batch).cpu(), owner, n), masks=np.stack(masks))
     return {k: v.numpy() for k, v in probs.items()} | found
 
 # %% ../nbs/hood/documents.ipynb #b1004f42
@@ -222,7 +222,7 @@ def pointing(
             batch = to_device(batch, model.device)
             true = torch.zeros_like(batch["valid"])
             for row, i in zip(true, batch["index"].tolist()): row[:len(truths[i])] = torch.as_tensor(truths[i] > 0)
-            true &= model.selectable(batch)
+            true = (unit_sum(true.float(), batch) > 0) & model.selectable(batch) # of a word or sentence any piece
             some = true.any(-1)
             logits = model.select(batch) if {*masks} - {"random", "none"} else None
             for m in masks:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from .errors import DataError, SettingError, check_number, shown
 from .select import topk_mask
+from .processor import spread
 from .model import RationaleModel, evaluating, to_device
 from .objective import read_alike
 from .data import Examples, loader, make_batches
@@ -333,7 +334,7 @@ def replace_dropped(
 ) -> Tensor: # inputs like the batch's, with other content wherever a feature is neither kept nor always kept
     "Random tokens, or noise in the patches, for all that the predictor should not see; padding included."
     inputs, net, g = batch["inputs"], model.predictor.backbone, torch.Generator().manual_seed(seed)
-    seen = (mask > 0) & batch["valid"] | batch["valid"] & ~model.selectable(batch)
+    seen = spread((mask > 0) & batch["valid"] | batch["valid"] & ~model.selectable(batch), batch)
     if net.modality == "text":
         others = torch.randint(net.embeddings()[0].num_embeddings, inputs.shape, generator=g)
         return torch.where(seen, inputs, others.to(inputs.device))

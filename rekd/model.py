@@ -22,7 +22,7 @@ from .errors import DataError, ModelError, SettingError, check_name, check_numbe
 from .select import deterministic_mask, gumbel_softmax, topk_mask
 from .backbone import Backbone
 from .pretrained import backbone_from_config, copy_layers, first_layers, load_backbone, scratch_name, weights_source
-from .processor import ImageProcessor, TextProcessor, load_processor
+from .processor import ImageProcessor, TextProcessor, load_processor, spread, unit_sum
 from .check import check_backbone, check_removable, is_known_backbone, positions
 from .draw import Explanation, Explanations
 from .hub import HubModel
@@ -196,16 +196,18 @@ class RationaleModel(HubModel):
 def selectable(self: RationaleModel,
     batch: dict, # valid (B, L), special (B, L)
 ) -> Tensor: # (B, L) bool
-    "Features that may be dropped: valid ones, less [CLS] and [SEP] unless `select_special`."
-    return batch["valid"] if self.config.select_special else batch["valid"] & ~batch["special"]
+    "Features that may be dropped: valid ones, less [CLS] and [SEP] unless `select_special`; of a word or sentence its first piece."
+    able = batch["valid"] if self.config.select_special else batch["valid"] & ~batch["special"]
+    return able & (batch["unit"] == torch.arange(able.shape[1], device=able.device)) if "unit" in batch else able
 
 # %% ../nbs/03_model.ipynb #2452730c
 @patch
 def select(self: RationaleModel,
     batch: dict, # inputs, valid (B, L)
 ) -> Tensor: # (B, L, 2)
-    "Drop and keep logits of every feature."
-    return self.generator(batch["inputs"], batch["valid"])
+    "Drop and keep logits of every feature; of a word or sentence the mean over its pieces."
+    logits = self.generator(batch["inputs"], batch["valid"])
+    return spread(unit_sum(logits, batch) / unit_sum(torch.ones_like(logits), batch).clamp(min=1), batch) if "unit" in batch else logits
 
 @patch
 def predict(self: RationaleModel,
@@ -214,7 +216,7 @@ def predict(self: RationaleModel,
 ) -> Tensor: # (B, C) class logits
     "Class logits from the features that `mask` keeps. All ones: the plain classifier."
     selectable = self.selectable(batch)
-    kept = mask * selectable + (batch["valid"] & ~selectable)
+    kept = spread(mask * selectable + (batch["valid"] & ~selectable), batch)
     return self.predictor(batch["inputs"], batch["valid"], kept)
 
 # %% ../nbs/03_model.ipynb #76e7986d
@@ -245,7 +247,7 @@ def _explanation(self: RationaleModel, source, probs, selectable, kept, scores):
                   probabilities=dict(zip(self.config.labels, probs.tolist())),
                   mask=[int(kept[i]) for i in at], scores=[float(scores[i]) for i in at], source=source)
     if isinstance(self.processor, TextProcessor):
-        spans = self.processor.spans(source)
+        spans = self.processor.feature_spans(source)
         return Explanation(features=[source[slice(*spans[i])] for i in at], spans=[spans[i] for i in at], **common)
     side = self.processor.size // self.processor.patch
     return Explanation(features=[divmod(i, side) for i in at], **common)
@@ -420,6 +422,7 @@ def build_model(
     num_layers: int | None = None, # keep only the first layers
     pretrained: bool = True, # False: random weights
     max_length: int = 256, # texts: tokens; at most what the backbone has positions for
+    unit: str = "piece", # texts: what is kept or dropped as a whole, a "piece", "word" or "sentence"
     image_size: int = 224, # images: pixels a side
     mean: Sequence[float] | None = None, # images: of each channel, to normalise pixels; as the network was trained if None
     std: Sequence[float] | None = None, # images: likewise
@@ -438,6 +441,7 @@ def build_model(
     if options.get("freeze_embeddings") is None: options["freeze_embeddings"] = "none" if scratch or not pretrained else "generator"
     image = nets[0].modality == "image"
     if not image and (mean or std): raise SettingError(f"mean and std scale pixels, the backbone {backbone!r} reads texts: leave them out")
-    read = dict(size=image_size, mean=mean, std=std) if image else dict(max_length=min(max_length, positions(nets[0]) or max_length))
+    if image and unit != "piece": raise SettingError(f"unit={unit!r} is for texts, and the backbone {backbone!r} reads pictures: leave it out")
+    read = dict(size=image_size, mean=mean, std=std) if image else dict(max_length=min(max_length, positions(nets[0]) or max_length), unit=unit)
     processor = load_processor("" if image and scratch else weights_source(backbone), nets[0], **read)
     return RationaleModel(ModelConfig(nets[1].config, labels, **options), processor, *nets)

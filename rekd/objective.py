@@ -11,6 +11,7 @@ import hashlib, inspect, json
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
+from typing import Any
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
@@ -254,7 +255,7 @@ def losses(self: RE,
 class REKD:
     """RE with a frozen teacher's rationales and predictions (REKD, section 3).
     SettingError for a setting that makes no sense, ModelError for a teacher that never learned to select."""
-    teacher: RationaleModel = field(repr=False) # a trained RE model that reads the same features; in eval mode, and not trained
+    teacher: Any = field(repr=False) # a trained RE model that reads the same features, or a `rekd.teachers.Rationalist`; in eval mode, and not trained
     select_lambda: float = 1e-4 # weight of the sparsity loss
     alpha: float | None = 0.3 # weight of the RE loss; None: annealed with the temperature
     kd_r_lambda: float = 0.5 # weight of the rationale loss
@@ -275,7 +276,10 @@ class REKD:
         if self.alpha is not None: check_number("alpha", self.alpha, "[0, 1]")
         if not inspect.isfunction(part := find_estimator(self.estimator)): self.estimator = part # it may hold a state: one for all steps
         if not self.teacher.config.selects:
-            raise ModelError("the teacher was trained as CLS or on random masks: a teacher is an RE or REKD model")
+            raise ModelError("the teacher was trained as CLS or on random masks: a teacher is an RE or REKD model, or attribution:MODEL")
+        if not getattr(self.teacher, "predicts", True):
+            if self.part == "prediction": raise SettingError("this teacher has a rationale and no predictions: part must be 'rationale'")
+            self.part = "rationale"
         self.teacher.eval()
 
 # %% ../nbs/05_objective.ipynb #971e6d4c
@@ -313,9 +317,10 @@ def check_teacher(
 
 @patch
 def fits(self: REKD, model: RationaleModel):
-    "ModelError as in `check_teacher`, SettingError as in `check_dropped`."
+    "ModelError as in `check_teacher`, or as another teacher says; SettingError as in `check_dropped`."
     check_dropped(self.estimator, model.config.dropped)
-    check_teacher(self.teacher, model)
+    if isinstance(self.teacher, RationaleModel): check_teacher(self.teacher, model)
+    else: self.teacher.fits(model)
 
 # %% ../nbs/05_objective.ipynb #2fb23ce2
 @patch

@@ -106,7 +106,7 @@ def _owners(model, source, words: list | None, whole: bool) -> tuple[dict, torch
         able = model.selectable(batch)
         owner = torch.where(able, able.cumsum(-1) - 1, -1)
         if words is None: return batch, owner
-        of = [span if s else None for span, s in zip(model.processor.spans(source), able[0])]
+        of = [span if s else None for span, s in zip(model.processor.feature_spans(source), able[0])]
     number = {(a, b): w for w, pieces in enumerate(words or []) for a, b, *_ in pieces}
     return batch, torch.tensor([number.get(tuple(span), -1) if span else -1 for span in of]).view(owner.shape)
 
@@ -119,7 +119,7 @@ def _told(model, source, swept, whole, name="the model", rates=RATES, asked=0):
     elif whole: drawing = dict(words=_told_words(source, word_spans(source), bits, scores))
     else:
         batch = model.processor([source])
-        spans = [span for span, s in zip(model.processor.spans(source), model.selectable(batch)[0]) if s]
+        spans = [span for span, s in zip(model.processor.feature_spans(source), model.selectable(batch)[0]) if s]
         drawing = dict(words=_told_words(source, spans, bits, scores))
     probs = [[round(p, 4) for p in row] for row in swept["only"].tolist()]
     said, kept = swept["only"].argmax(-1).tolist(), swept["masks"].sum(-1).tolist()

@@ -10,7 +10,7 @@ ORDER = """
     select backbone pretrained processor check draw hub model auto export
     loss objective estimate
     table stream rows crowd data guard steps train
-    evaluate judge documents plot show report attribute vocabulary
+    evaluate judge documents plot show report attribute teachers vocabulary
     config preset run study results starter
     console explore serve answers cli
 """.split()
