@@ -40,6 +40,7 @@ WRONG = { # check -> answers that are wrong, each with a piece of what is said o
     "swap_dropped": [(tokens(7), "still what they were"), (tokens(99), "no word"), (lambda w, s, n: (w + 1) % n, "sees was changed"), (lambda w, s, n: w.add_(1), "copy")],
     "rationale_text": [(lambda w, m: " ".join(a if k else "..." for a, k in zip(w, m)), "one mark"), (lambda w, m: " ".join(w), "should read")],
     "what_it_sees": [({"a", "b", "c", "d"}, "multiplied by 0"), ({"b"}, "c:"), ({"b", "c"}, "d:"), ("b", "set of letters")],
+    "price_of_blanks": [(dict(times=100, gradient=False), "[SEP]"), (dict(times=202 / 22, gradient=False), "ratio of places"), (dict(times=84.3, gradient=True), "not there"), (84, "keys")],
     "sparsity_penalty": [(lambda m, a, p: ((m * a).sum(-1) - p * a.sum(-1)).mean() ** 2, "square of the mean"), (lambda m, a, p: ((m.sum(-1) - p * 6) ** 2).mean(), "selectable"),
                          (lambda m, a, p: ((m * a).sum(-1) - p * a.sum(-1)) ** 2, "one number")],
     "own_kl": [(lambda s, t: kl(s, t), "KL(student || teacher)"), (lambda s, t: (t.exp() * (t - s)).sum(-1).mean(), "mean over both"), (lambda s, t: 2 * kl(t, s), "not the sum")],

@@ -54,6 +54,10 @@ def test_training_in_python_as_the_guide_prints_it(tmp_path, monkeypatch):
     exec(code, names) # noqa: S102
     assert (tmp_path / "runs" / "mine").is_dir() and names["model"].explain("a good film").label in ("good", "dull")
 
+def test_the_guide_names_every_notebook_under_the_hood():
+    named = set(re.findall(r"\]\(hood/(\w+)\.ipynb\) \|", GUIDE))
+    assert named == {f.stem for f in (TOP / "nbs" / "hood").glob("*.ipynb")}
+
 CARDS = sorted(TOP.glob("artifacts/models/*/README.md"))
 
 @pytest.mark.parametrize("card", CARDS, ids=lambda c: c.parent.name)

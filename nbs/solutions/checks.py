@@ -175,6 +175,15 @@ def what_it_sees(answer):
     need("d" in answer, "d: padding is hidden from attention and dropped words are not, so the length can be read.")
     need(answer == {"b", "c", "d"}, f"there is no {sorted(answer - set('abcd'))}.")
 
+@exercise
+def price_of_blanks(answer):
+    need(isinstance(answer, dict) and set(answer) == {"times", "gradient"}, "expected a dictionary with the keys times and gradient.")
+    need(... not in answer.values(), "there is no answer yet.")
+    need(abs(answer["times"] - 100) > 2, "[CLS] and [SEP] are read as well, in both.")
+    need(abs(answer["times"] - 202 / 22) > 0.2, "this is the ratio of places; attention looks from each place at each.")
+    need(abs(answer["times"] - (202 / 22) ** 2) < 1, "compare (200 + 2) squared with (20 + 2) squared.")
+    need(answer["gradient"] is False, "a word that is not there cannot say what it would have done: the straight-through gradient of a dropped word is lost.")
+
 
 # 04 loss
 
