@@ -17,7 +17,7 @@ from .documents import document_prob
 # %% ../nbs/10_attribute.ipynb #2e56dc4e
 def _attribute(make, model: RationaleModel, batch: dict, target, **options) -> Tensor:
     "Run a captum method on the mask, from all ones; `make(forward)` builds the method."
-    names = ("inputs", "valid", "special")
+    names = ("inputs", "valid", "special", *(["unit"] if "unit" in batch else []))
     forward = lambda mask, *rest: model.predict(dict(zip(names, rest)), mask)
     ones, rest = model.selectable(batch).float().requires_grad_(), tuple(batch[n] for n in names)
     return make(forward).attribute(ones, target=target, additional_forward_args=rest, **options)

@@ -159,9 +159,18 @@ def sentences(markdown):
     return [s for b in blocks for s in re.split(r"(?<=[.!?])[)*]*\s+", " ".join(b.split())) if len(s.split()) > 1]
 
 def test_readme_is_read_once():
-    "Short sentences: half of them under 18 words, none over 40."
-    lengths = [len(s.split()) for s in sentences((top / "README.md").read_text(encoding="utf-8"))]
-    assert len(lengths) > 60 and np.median(lengths) < 18 and max(lengths) <= 40
+    "Short sentences, half of them under 18 words, none over 40; and at most 900 words beside code, outputs and the table of results."
+    text = (top / "README.md").read_text(encoding="utf-8")
+    lengths = [len(s.split()) for s in sentences(text)]
+    assert len(lengths) > 30 and np.median(lengths) < 18 and max(lengths) <= 40
+    prose = re.sub(r"^```.*?^```|^<!--.*?-->|^(    |\| (IMDB|CIFAR)).*?$|\]\([^)]*\)", "", text, flags=re.S | re.M)
+    assert len(re.findall(r"[\w'][\w'.%-]*", prose)) <= 900
+
+def test_the_readmes_table_has_a_line_each_data_set_start_and_mask():
+    "Three words in the end, from the rows (nbs/index.ipynb makes it)."
+    lines = re.findall(r"^\| ((?:IMDB|CIFAR).*) \|$", (top / "README.md").read_text(encoding="utf-8"), flags=re.M)
+    cells = [line.split(" | ") for line in lines]
+    assert len(cells) == 16 == len({tuple(c[:3]) for c in cells}) and all(len(c) == 10 and len(c[-1].split()) == 3 for c in cells)
 
 @pytest.mark.parametrize("page", sorted((top / "nbs" / "experiments").glob("*/*.ipynb")), ids=lambda p: p.stem)
 def test_in_short_is_short(page):

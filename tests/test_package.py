@@ -164,9 +164,10 @@ def test_the_small_model_explains_in_an_empty_folder(python, tmp_path):
     assert answer["label"] == "negative" and sum(answer["mask"]) == 1
 
 
-def test_what_readme_says_of_the_bare_package_runs(python, tmp_path):
-    "The Python of *Install without a clone*, in an empty folder; its commands have tests of their own here."
-    section = (TOP / "README.md").read_text().partition("## Install without a clone")[2].partition("\n## ")[0]
+def test_what_the_guide_says_of_the_bare_package_runs(python, tmp_path):
+    "The Python of *Install*, in an empty folder; its commands have tests of their own here."
+    guide = json.loads((TOP / "nbs" / "guide.ipynb").read_text())
+    section = "".join(guide["cells"][0]["source"]).partition("## Install")[2].partition("\n## ")[0]
     (code,) = re.findall(r"^```python\n(.*?)^```$", section, flags=re.S | re.M)
     assert "'label': 'negative'" in run(python, "-c", code, cwd=tmp_path)
     assert {"rekd explain", "rekd train", "rekd demo"} <= {" ".join(line.split()[:2]) for line in section.splitlines()}

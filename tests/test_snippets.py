@@ -1,4 +1,4 @@
-"What README and model cards print can be typed: commands parse, code runs. What README says of the bare package is run by tests/test_package.py."
+"What README, the guide and model cards print can be typed: commands parse, code runs. What the guide says of the bare package is run by tests/test_package.py."
 import json
 import re
 import shlex
@@ -9,6 +9,7 @@ from rekd import cli
 
 TOP = Path(__file__).resolve().parents[1]
 README = (TOP / "README.md").read_text(encoding="utf-8")
+GUIDE = "\n\n".join("".join(c["source"]) for c in json.loads((TOP / "nbs" / "guide.ipynb").read_text(encoding="utf-8"))["cells"] if c["cell_type"] == "markdown")
 
 
 def blocks(text, language):
@@ -22,8 +23,8 @@ def commands(text):
         if words[:1] == ["rekd"]: yield words[1:words.index(">")] if ">" in words else words[1:]
 
 
-@pytest.mark.parametrize("args", list(commands(README)), ids=" ".join)
-def test_a_command_of_the_readme_parses(args, monkeypatch):
+@pytest.mark.parametrize("args", [*commands(README), *commands(GUIDE)], ids=" ".join)
+def test_a_command_of_readme_and_guide_parses(args, monkeypatch):
     if args == ["--version"]: return
     if not {"demo", "train", "evaluate", "explain", "report", "study", "table", "presets", "starter"} & set(args[:1]): pytest.fail(f"no command {args[:1]}")
     if "--plugin" in args: args = args[:args.index("--plugin")] + args[args.index("--plugin") + 2:] # a file of the reader's
@@ -33,15 +34,22 @@ def test_a_command_of_the_readme_parses(args, monkeypatch):
     assert len(ran) == 1
 
 def test_the_commands_are_found():
-    found = list(commands(README))
+    assert sorted(c[0] for c in commands(README)) == ["explain", "report", "train", "train", "train"]
+    found = list(commands(GUIDE))
     assert len(found) > 8 and ["demo"] in found and [c for c in found if c[:2] == ["explain", "imdb-small"]]
 
-def test_training_in_python_as_the_readme_prints_it(tmp_path, monkeypatch):
+def test_the_front_pages_ten_lines(capsys):
+    "They print what README prints below them."
+    code = next(b for b in blocks(README, "python") if "model.predict" in b)
+    exec(code, {}) # noqa: S102
+    assert "".join(f"    {line}\n" for line in capsys.readouterr().out.splitlines()) in README
+
+def test_training_in_python_as_the_guide_prints_it(tmp_path, monkeypatch):
     "On a folder of forty reviews, from the small backbone that the package carries."
     (tmp_path / "my_folder").mkdir()
     for part, n in (("train", 40), ("test", 10)):
         (tmp_path / "my_folder" / f"{part}.csv").write_text("text,label\n" + "".join(f'"a {w} film, number {i}",{w}\n' for i in range(n // 2) for w in ("good", "dull")))
-    code = next(b for b in blocks(README, "python") if "my_folder" in b)
+    code = next(b for b in blocks(GUIDE, "python") if "my_folder" in b)
     names = {}
     exec(code, names) # noqa: S102
     assert (tmp_path / "runs" / "mine").is_dir() and names["model"].explain("a good film").label in ("good", "dull")

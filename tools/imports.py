@@ -5,9 +5,15 @@ import sys
 from pathlib import Path
 
 # a module imports only from those before it
-ORDER = ("errors settings registry machine checkpoint select backbone pretrained processor check draw hub model auto export loss objective estimate "
-         "table stream rows data guard train evaluate documents plot show report attribute vocabulary config preset run study results "
-         "starter console explore serve answers cli").split()
+ORDER = """
+    errors settings registry machine checkpoint
+    select backbone pretrained processor check draw hub model auto export
+    loss objective estimate
+    table stream rows crowd data guard steps train
+    evaluate judge documents plot show report attribute teachers vocabulary
+    config preset run study results starter
+    console explore serve answers cli
+""".split()
 HOME = Path(__file__).resolve().parents[1] / "rekd"
 
 

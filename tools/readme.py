@@ -7,7 +7,9 @@ from nbconvert import MarkdownExporter
 
 top = Path(__file__).parents[1]
 nb = nbformat.read(top / "nbs" / "index.ipynb", as_version=4)
-nb.cells = [c for c in nb.cells if not c.source.startswith("#| hide")]
+nb.cells = [c for c in nb.cells if c.source.split("\n")[0] != "#| hide"]
+for c in nb.cells:
+    if c.source.startswith("#| hide_input"): c.cell_type, c.source = "markdown", "".join(o.data["text/markdown"] for o in c.outputs) # only what it shows
 nb.metadata["language_info"] = {"name": "python"}
 text, resources = MarkdownExporter().from_notebook_node(nb)
 for i, (name, data) in enumerate(resources["outputs"].items(), 1):
