@@ -50,9 +50,8 @@ class Graph(nn.Module):
         if not config.selects: return self.model.predict(batch, able.float()).softmax(-1), able.float(), able.float()
         logits = self.model.select(batch)
         mask = topk_by_rank(logits[..., 1] - logits[..., 0], able, config.sparsity)
-        share, special = Fraction(str(config.sparsity)), self.before + self.after
-        longest = -(-(able.shape[1] - special) * share.numerator // share.denominator) + special
-        if config.select_special: longest = -(-able.shape[1] * share.numerator // share.denominator)
+        share, always = Fraction(str(config.sparsity)), 0 if config.select_special else self.before + self.after
+        longest = ((able.shape[1] - always) * share.numerator + share.denominator - 1) // share.denominator + always # rounded up, without a number below 0
         classes = self.model.predictor(inputs, batch["valid"], mask + (batch["valid"] & ~able), longest)
         return classes.softmax(-1), logits.softmax(-1)[..., 1] * able, mask
     def batch(self, inputs, attention_mask) -> dict:

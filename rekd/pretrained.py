@@ -325,7 +325,7 @@ def first_layers(
 ) -> Backbone: # with random weights
     "The network of a description, cut to its first layers. SettingError for one that cannot be cut, or has not so many."
     from transformers import AutoConfig
-    kind = config.get("model_type")
+    kind = str(config.get("model_type"))
     if kind == "timm": return backbone_from_config(config | dict(options=config.get("options", {}) | dict(depth=n)), pool)
     if kind in _ADAPTERS:
         cut = AutoConfig.for_model(**config)
