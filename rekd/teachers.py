@@ -24,6 +24,7 @@ class Rationalist(torch.nn.Module):
     "A teacher for REKD that is no select-predict model: keep logits for a batch, and predictions if it has them."
     config = SimpleNamespace(selects=True) # what an objective asks of a teacher
     predicts = False # has it an opinion on the class?
+    told: Tensor # (32,) a digest of what it is made of
     def __init__(self,
         *told, # what makes it the teacher that it is
     ):
