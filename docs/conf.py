@@ -20,6 +20,7 @@ exclude_patterns = ["_build", "**/.ipynb_checkpoints"]
 # notebooks as they were saved; headings have GitHub's anchors, so that links work there and here
 nb_execution_mode = "off"
 nb_merge_streams = True
+nb_render_markdown_format = "myst" # the table of the front page
 myst_heading_anchors = 6
 myst_enable_extensions = ["dollarmath", "amsmath", "html_image"]
 suppress_warnings = ["myst.header", "mystnb.unknown_mime_type"]

@@ -46,6 +46,8 @@ def stage(out: Path):
         there.parent.mkdir(parents=True, exist_ok=True)
         if page.suffix == ".ipynb":
             nb = cleaned(nbformat.read(page, as_version=4))
+            for c in nb.cells: # Sphinx knows no anchors within a table
+                if c.cell_type == "markdown": c.source = re.sub(r"(glossary\.ipynb)#[\w-]+", r"\1", c.source)
             text = "\n".join(c.source for c in nb.cells if c.cell_type == "markdown")
             nbformat.write(nb, there)
         else:

@@ -71,9 +71,10 @@ def closed_up(
     longest: int | None = None, # K; the size of the largest rationale, at least 1, if None
 ) -> tuple[Tensor, Tensor, Tensor]: # (B, K, D), 0 behind the kept ones; (B, K) bool, where one stands; (B, K) the places they had
     "The kept features alone, in their order."
-    n = kept.sum(-1, keepdim=True)
+    n, place = kept.sum(-1, keepdim=True), torch.arange(kept.shape[1], device=kept.device)
     if longest is None: longest = max(int(n.max()), 1)
-    places = kept.int().argsort(dim=-1, descending=True, stable=True)[:, :longest]
+    to = torch.where(kept, kept.long().cumsum(-1) - 1, longest).clamp(max=longest) # the dropped ones all go one further, and are cut off
+    places = torch.zeros(kept.shape[0], longest + 1, dtype=torch.long, device=kept.device).scatter(1, to, place.expand_as(to))[:, :longest]
     there = torch.arange(longest, device=kept.device) < n
     few = features.gather(1, places.unsqueeze(-1).expand(-1, -1, features.shape[-1]))
     return few.masked_fill(~there.unsqueeze(-1), 0), there, places
@@ -143,7 +144,7 @@ def _encode_kept_patches(self, features: Tensor, kept: Tensor, longest: int | No
     few, there, _ = closed_up(x[:, self.prefix:], kept, longest)
     x, options = torch.cat([x[:, :self.prefix], few], 1), {}
     if longest is not None or not there.all():
-        reads = torch.cat([there.new_ones(len(there), self.prefix), there if self.prefix else readable(there)], 1)
+        reads = torch.cat([there.new_ones(there.shape[0], self.prefix), there if self.prefix else readable(there)], 1)
         options[mask_name] = torch.zeros_like(reads, dtype=x.dtype).masked_fill(~reads, torch.finfo(x.dtype).min)[:, None, None]
     for layer in self.layers(): x = layer(x, **options)
     return x, there
@@ -174,7 +175,7 @@ class ImageBackbone(Backbone):
         return project(inputs.to(project.weight.dtype)).flatten(2).transpose(1, 2)
     def placed(self, features):
         emb, side = self.net.embeddings, math.isqrt(features.shape[1]) * self.patch
-        x = torch.cat([emb.cls_token.expand(len(features), -1, -1), features], dim=1)
+        x = torch.cat([emb.cls_token.expand(features.shape[0], -1, -1), features], dim=1)
         return emb.dropout(x + emb.interpolate_pos_encoding(x, side, side))
     def layers(self): return self.net.layers if hasattr(self.net, "layers") else self.net.encoder.layer
     def encode(self, features, valid):

@@ -58,7 +58,7 @@ class Graph(nn.Module):
     def batch(self, inputs, attention_mask) -> dict:
         "The batch that a processor would have made."
         if not self.text:
-            patches = torch.ones(len(inputs), (self.model.processor.size // self.model.processor.patch) ** 2, dtype=torch.bool, device=inputs.device)
+            patches = torch.ones(inputs.shape[0], (self.model.processor.size // self.model.processor.patch) ** 2, dtype=torch.bool, device=inputs.device)
             return dict(inputs=inputs, valid=patches, special=torch.zeros_like(patches))
         valid = attention_mask.bool()
         place, n = valid.long().cumsum(-1), valid.long().sum(-1, keepdim=True)
@@ -93,6 +93,9 @@ def _quietly():
 
 def _trace(model: RationaleModel, file: Path):
     "Write the graph. SettingError for a network that cannot be written so."
+    kind = backbone_kind(model.predictor.backbone)
+    if any(isinstance(m, nn.RNNBase) for m in model.modules()):
+        raise SettingError(f"a model with the backbone {kind!r} cannot be written as ONNX: packed sequences have no counterpart there. Take a BERT or a ViT")
     longest, many = getattr(model.processor, "max_length", 0), torch.export.Dim("batch")
     shapes = tuple({0: many, 1: torch.export.Dim("length", max=longest)} for _ in range(2)) if longest else ({0: many},)
     try:
@@ -100,7 +103,7 @@ def _trace(model: RationaleModel, file: Path):
             torch.onnx.export(Graph(model).eval(), tuple(_trial(model, 2, min(12, longest), 0)), str(file), dynamo=True, dynamic_shapes=shapes,
                               external_data=False, verbose=False, input_names=_names(model), output_names=["probabilities", "scores", "rationale"])
     except Exception as e:
-        raise SettingError(f"a model with the backbone {backbone_kind(model.predictor.backbone)!r} cannot be written as ONNX: {one_line(e)}") from e
+        raise SettingError(f"a model with the backbone {kind!r} cannot be written as ONNX: {one_line(e)}") from e
 
 # %% ../nbs/hood/export.ipynb #e6b90013
 def difference(

@@ -331,8 +331,9 @@ def first_layers(
         cut = AutoConfig.for_model(**config)
         _cut(cut, n, f"this {kind}")
         return _hf_backbone(cut, pool)
-    if "num_layers" not in config: raise SettingError(f"a {kind} cannot be cut to its first layers: leave generator_layers out")
-    check_number(f"num_layers of this {kind}", n, f"[1, {config['num_layers']}]", whole=True)
+    takes = inspect.signature(BACKBONES[kind]).parameters if isinstance(kind, str) and kind in BACKBONES else {}
+    if "num_layers" not in takes: raise SettingError(f"a {kind} cannot be cut to its first layers: leave generator_layers out")
+    check_number(f"num_layers of this {kind}", n, f"[1, {config.get('num_layers', takes['num_layers'].default)}]", whole=True)
     return backbone_from_config(config | dict(num_layers=n), pool)
 
 def copy_layers(

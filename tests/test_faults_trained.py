@@ -21,6 +21,8 @@ UNMARKED = {
     "callbacks": "asserts only what the callbacks are told",
     "test_answers.py": "asserts what is read and written, of a model that saw a handful of rows",
     "test_judge.py": "looks at masks and gradients, and asserts that rows, table and page agree",
+    "test_teachers.py": "looks at gradients, and at what is in rows",
+    "test_units.py": "looks at gradients, and at what is in rows",
     "test_removed.py": "asks a model that took a few steps whether it loads as it was saved",
     "test_faults_net.py": "trains one step to have something to save",
 }

@@ -12,7 +12,7 @@ from rekd.errors import DataError, ModelError, SettingError
 from rekd.evaluate import comprehensiveness, iou_f1, sufficiency, task_scores, token_f1
 from rekd.loss import prediction_kd_loss, rekd_loss
 from rekd.objective import CLS, RE, REKD, StepContext, example_noise, gumbel
-from rekd.train import TrainConfig, learning_rate, share_of, sparsity_target
+from rekd.steps import TrainConfig, learning_rate, share_of, sparsity_target
 from tiny import make_batch, make_model
 
 AT = StepContext(T=1.0, sparsity=0.3)

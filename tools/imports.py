@@ -9,7 +9,7 @@ ORDER = """
     errors settings registry machine checkpoint
     select backbone pretrained processor check draw hub model auto export
     loss objective estimate
-    table stream rows crowd data guard train
+    table stream rows crowd data guard steps train
     evaluate judge documents plot show report attribute teachers vocabulary
     config preset run study results starter
     console explore serve answers cli
