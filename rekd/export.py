@@ -129,6 +129,8 @@ def export_onnx(
     WriteError if the file cannot be written."""
     if missing := [m for m in ("onnx", "onnxruntime", "onnxscript") if find_spec(m) is None]:
         raise MissingError(f"an ONNX file needs {missing[0]}, which is not installed: pip install \"rekd-xai[export]\"")
+    if getattr(model.processor, "unit", "piece") != "piece":
+        raise SettingError(f"a model that keeps whole {model.processor.unit}s cannot be written as ONNX: token ids do not tell where one ends")
     import onnx
     home, at = model.device, Path(file)
     with tempfile.TemporaryDirectory() as folder, evaluating(model):

@@ -42,7 +42,7 @@ class Registry(dict[str, Any]):
         return self
     def find(self, name: str):
         "The part of that name. SettingError with the closest match, and how a part of one's own comes in."
-        if name in self.known(): return self[name]
+        if name in self or name in self.known(): return self[name]
         raise SettingError(f"unknown {self.what} {shown(name)}{closest(str(name), self)}: expected one of {', '.join(self)}. "
                            "One of your own needs its plugin: --plugin MODULE, or rekd.registry.load_plugins")
 

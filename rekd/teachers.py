@@ -64,7 +64,7 @@ def _span(span, where: str) -> tuple[str | tuple[int, int], float]: # phrase or 
 def read_spans(
     file: str | Path, # JSON lines
 ) -> dict[str | int, tuple[list, str]]: # text or number of the row -> its spans as phrase or characters with a weight, and where they stand
-    "A file of spans. MissingError for no file, DataError for a line of another form, or two for one text."
+    "A file of spans; of several lines for one text all count. MissingError for no file, DataError for a line of another form."
     try: lines = Path(file).read_text(encoding="utf-8-sig").split("\n")
     except OSError: raise MissingError(f"no file of spans {file}: --teacher takes one with a line for each text that is learned from") from None
     except UnicodeDecodeError as e: raise DataError(f"{file} is not UTF-8 text ({e}): save it as such") from None
@@ -78,8 +78,8 @@ def read_spans(
         if not isinstance(row, dict) or not isinstance(row.get("spans"), list) or isinstance(text, str) == (type(number_of_row) is int):
             raise DataError(f'{where} must be an object with "spans", a list, and either "text", a text, or "id", the number of a row, got {shown(row)}')
         key = text if isinstance(text, str) else number_of_row
-        if key in out: raise DataError(f"{where} is a second line for {shown(key)}: leave one out")
-        out[key] = [_span(s, where) for s in row["spans"]], where
+        before, first = out.get(key, ([], where)) # some data have a text twice
+        out[key] = before + [_span(s, where) for s in row["spans"]], first
     if not out: raise DataError(f"{file} is empty: give a line for each text that is learned from")
     return out
 

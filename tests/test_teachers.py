@@ -47,9 +47,14 @@ def test_a_window_and_a_weight():
     assert piece_weights(text, [(9, 13)], []).tolist() == [0]
 
 
+def test_two_lines_for_one_text_both_count(tmp_path):
+    file = spans(tmp_path / "s.jsonl", dict(text="so dull", spans=["dull"]), "", dict(text="so dull", spans=[[0, 2, 0.5]]))
+    assert read_spans(file) == {"so dull": ([("dull", 1.0), ((0, 2), 0.5)], f"{file}, line 1")}
+
+
 @pytest.mark.parametrize("rows, said", [
     (["{"], "line 1 is not JSON"), ([""], "is empty"), ([[1]], "must be an object"), ([dict(spans=[])], "either \"text\""), ([dict(text="a", id=1, spans=[])], "either \"text\""),
-    ([dict(text="a")], "must be an object"), ([dict(text="a", spans="b")], "must be an object"), ([dict(text="a", spans=[])] * 2, "line 2 is a second line for 'a'"),
+    ([dict(text="a")], "must be an object"), ([dict(text="a", spans="b")], "must be an object"),
     *(([dict(text="a", spans=[s])], "a span is a phrase") for s in ("", 3, [], [1], [2, 1], [-1, 2], [0, 1, 0], [0, 1, 2], ["a", 1, 1], ["a", "b"], [0, 1, True], [0.0, 1], None, {})),
 ])
 def test_a_file_that_is_no_file_of_spans_is_refused_by_its_line(tmp_path, rows, said):
