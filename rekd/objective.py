@@ -126,7 +126,7 @@ def teacher_classes(self: CLS,
 @dataclass
 class RandomMask:
     "Classification from blindly chosen features, the baseline of every table; only the predictor learns."
-    selects = False
+    selects, blind = False, True
     def __call__(self, model: RationaleModel, batch: dict, context: StepContext) -> tuple[Tensor, dict]:
         selectable = model.selectable(batch)
         mask = topk_mask(context.of(batch).noise(selectable.float(), "random"), selectable, context.sparsity)

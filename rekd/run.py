@@ -32,7 +32,7 @@ from .checkpoint import write_text
 from .pretrained import scratch_name, weights_source
 from .processor import IMAGENET
 from .model import RationaleModel, build_model
-from .objective import CLS, REKD, RandomMask
+from .objective import CLS, REKD
 from .estimate import blind_start
 from .rows import Rows, read_data
 from .data import Data, Examples, load_data, loader, make_batches
@@ -239,8 +239,9 @@ def begin_from(
 # %% ../nbs/hood/run.ipynb #5bf025fa
 def masks_of(objective: str) -> tuple[str, ...]:
     "The evaluation masks that a model is reported under. SettingError for an unknown objective."
-    if getattr(objective_class(objective), "selects", False): return "topk", "deterministic", "sampled"
-    return ("random",) if isinstance(part := objective_class(objective), type) and issubclass(part, RandomMask) else ("none",)
+    part = objective_class(objective)
+    if getattr(part, "selects", False): return "topk", "deterministic", "sampled"
+    return ("random",) if getattr(part, "blind", False) else ("none",)
 
 # %% ../nbs/hood/run.ipynb #782b5294
 def card_picture(model: RationaleModel, examples: Examples) -> bytes: # a PNG file
