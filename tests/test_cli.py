@@ -37,7 +37,7 @@ def test_help_needs_no_torch():
 @pytest.mark.parametrize("args, said", [
     (["train", "demo", "--objective", "re", "--teacher", "imdb-teacher"], "no effect on re"),
     (["explain", "imdb-teacher", "--text", "good", "--mask", "deterministic", "--sparsity", "0.5"], "no effect on the deterministic"),
-    (["report"], "needs a model"),
+    (["report"], "name a model"),
 ])
 def test_options_without_effect_are_refused(args, said, capsys):
     with pytest.raises(SystemExit) as e: main(args)
