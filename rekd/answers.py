@@ -18,7 +18,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Literal
 import tyro
-from .errors import DataError, MissingError, ModelError, SettingError, WriteError, check_number, shown
+from .errors import DataError, MissingError, ModelError, SettingError, WriteError, check_number, one_line, shown
 from .console import Mask, Plugged, colour, ready, save, table
 
 # %% ../nbs/hood/answers.ipynb #1d9fb129
@@ -42,12 +42,16 @@ def readable_dataset(model) -> str:
 
 # %% ../nbs/hood/answers.ipynb #6799ec2b
 def its_row(folder: str) -> dict: # {} if there is none
-    "The row of the run that a model's folder belongs to: RUN/model, of the weights that the row was measured with (older rows do not tell)."
-    from rekd.run import weights_hash
+    "The row of the run that a model's folder belongs to: RUN/model, of the weights it was measured with (older rows do not tell). DataError if it is damaged."
+    from rekd.run import row_settings, weights_hash
     here = Path(folder).absolute()
     file = here.parent / "row.json"
     if here.name != "model" or not file.is_file(): return {}
-    row = json.loads(file.read_text(encoding="utf-8"))
+    try:
+        row = json.loads(file.read_text(encoding="utf-8"))
+        row_settings(row)["data.name"], (row.get("source") or {}).get("parts", {}).get("test", {}).get("content")
+    except (ValueError, KeyError, TypeError, AttributeError) as e:
+        raise DataError(f"{file} is damaged ({type(e).__name__}: {one_line(e)}): bring it back, or move it away and name data by --dataset") from None
     if row.get("weights") in (None, weights_hash(str(here))): return row
     logging.getLogger("rekd.run").warning(f"{file} is of other weights than {here} has: it is not used")
     return {}
@@ -70,20 +74,23 @@ def its_data(command, model, folder: str) -> tuple[str, bool, int | None]: # dat
 # %% ../nbs/hood/answers.ipynb #d0a7a002
 def test_rows(command, model, folder: str): # a `rekd.data.Rows`; of how many rows (None: all)
     "The test part that a command names, or else the run's own. Errors as in `read_data`, MissingError if the run's data are gone."
-    from rekd.rows import read_data
+    from rekd.rows import NoColumn, read_data
     from rekd.run import row_settings
     dataset, starter, n_test = its_data(command, model, folder)
     found = {} if command.starter else its_row(folder)
     row = {} if command.dataset else found
     if row.get("source") and not os.path.isabs(dataset): dataset = "hub:" + dataset.removeprefix("hub:") # whatever is called so here
     source, own = row.get("source") or {}, row_settings(found) if found else {}
-    def read(told):
-        columns = {c: getattr(command, c, None) or told.get(f"data.{c}") for c in ("text_column", "label_column")}
-        return read_data(dataset, starter, ("test",), model.config.labels, split=source.get("split", False), evidence=True, **columns)
-    try: rows = read(own)
-    except DataError:
-        if not command.dataset: raise
-        rows = read({}) # other data need not have the run's columns
+    columns = {c: own.get(f"data.{c}") if getattr(command, c, None) is None else getattr(command, c) for c in ("text_column", "label_column")}
+    def read():
+        try: return read_data(dataset, starter, ("test",), model.config.labels, split=source.get("split", False), evidence=True, **columns)
+        except NoColumn as e: # other data need not have the run's columns
+            if not command.dataset or getattr(command, e.option) is not None or columns[e.option] is None: raise
+            logging.getLogger("rekd.data").warning(f"{dataset} has no column {columns[e.option]!r}, which the run has learned from: "
+                                                   f"the usual one is read, and --{e.option.replace('_', '-')} names another")
+            columns[e.option] = None
+            return read()
+    rows = read()
     then, now = source.get("parts", {}).get("test", {}).get("content"), rows.content["test"]
     if then not in (None, now):
         logging.getLogger("rekd.data").warning(f"{dataset}: the test part is not what the run was measured on (content {now}, then {then})")
@@ -121,6 +128,7 @@ def run_evaluate(command: Evaluate):
     from rekd.train import validate_masks
     ready(command.json)
     models, folders = trained_models(command.models)
+    judge = judge_of(models, command.reader) # before hours of measuring
     read, n_test = test_rows(command, next(iter(models.values())), folders[0])
     n_test, rows = n_test if command.n_test is None else command.n_test, []
     for name, model in models.items():
@@ -136,22 +144,27 @@ def run_evaluate(command: Evaluate):
     print(f"{len(test):,} test rows of {Path(read.name).name}{', starter set' * read.starter}.")
     if found: print("precision: share of the kept features that are true evidence; recall: share of the evidence that is kept "
                     f"({rows[0]['pointed']:,} rows have some).")
-    judged = judgements(models, command.reader, read, n_test) if command.reader else []
+    judged = judgements(models, judge, read, n_test)
     if judged: print("\n" + judge_table(judged))
     if command.json: save(command.json, json.dumps(dict(masks=rows, judge=judged) if judged else rows, indent=1) + "\n")
 
 # %% ../nbs/hood/answers.ipynb #69088b0a
-def judgements(models: dict, named: str, read, n_test: int | None) -> list[dict]: # of each model its name, and `judge_choice`
-    "What a reader says of each model. SettingError for a run of another objective; ModelError, with the model's name, for one that cannot be judged."
-    from rekd.judge import judge_choice
+def judge_of(models: dict, named: str | None): # a `RationaleModel`; None: no judge is named
+    "The reader that judges the models. SettingError for a run of another objective; ModelError, with the model's name, for one that cannot be judged."
+    from rekd.judge import check_judge
+    if named is None: return None
     reader, folder = trained(named)
     if (was := its_row(folder).get("objective", "reader")) != "reader":
         raise SettingError(f"{named} was trained as {was}, and a judge has read random choices of all sizes: train one by rekd train PRESET --objective reader")
-    out = []
     for name, model in models.items():
-        try: out.append(dict(model=name) | judge_choice(model, reader, test_of(model, read, n_test)))
+        try: check_judge(model, reader)
         except ModelError as e: raise ModelError(f"{name}: {e}") from None
-    return out
+    return reader
+
+def judgements(models: dict, reader, read, n_test: int | None) -> list[dict]: # of each model its name, and `judge_choice`
+    "What a reader says of each model; of no reader nothing."
+    from rekd.judge import judge_choice
+    return [dict(model=name) | judge_choice(model, reader, test_of(model, read, n_test)) for name, model in models.items() if reader]
 
 def judge_table(judged: list[dict]) -> str:
     "Two lines a model, and what the columns mean."
@@ -374,10 +387,11 @@ def run_report(command: Report):
     if command.seed < 0: raise SettingError(f"--seed must be at least 0, got {command.seed}")
     ready(command.out)
     models, folders = trained_models(command.models)
+    judge = judge_of(models, command.reader)
     read, n_test = test_rows(command, next(iter(models.values())), folders[0])
     n_test = n_test if command.n_test is None else command.n_test
     test, whole, taken = whole_test(models, read, n_test=n_test)
-    judged = judgements(models, command.reader, read, n_test) if command.reader else None
+    judged = judgements(models, judge, read, n_test)
     rows, title = stratified_sample(test.labels, command.examples, command.seed), whole[0]["data"]
     sources, truths = list(test.rows.select(rows)["input"]), [test.labels[i] for i in rows]
     humans = human_words(test.rows.select(rows), read.where["test"])

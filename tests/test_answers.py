@@ -16,7 +16,7 @@ import tiny
 
 import rekd.stream
 from rekd.cli import main
-from rekd.data import load_data, load_test
+from rekd.data import load_data, load_test, rows_in_memory
 from rekd.errors import DataError, SettingError
 from rekd.model import in_windows
 from rekd.objective import RE
@@ -98,6 +98,18 @@ def test_rows_in_memory_that_cannot_be_used(text_model):
     with pytest.raises(DataError, match="unknown label 'stars'"): fit(text_model, [("a", "stars"), ("b", "negative")] * 9, RE(), quiet=True)
     with pytest.raises(SettingError, match="a data set is given by its name"): load_data(7, text_model.processor)
     with pytest.raises(SettingError, match="yet to be read"): fit(text_model, tiny.text_data(), RE(), quiet=True, text_column="x")
+
+
+def test_rows_in_memory_need_only_the_two_columns():
+    "Others may hold anything; columns may be numbers; labels are of one kind."
+    odd = pd.DataFrame(dict(review=["a b", "c d"] * 9, stars=["x", "y"] * 9, more=[object(), 1] * 9))
+    for given in (odd, odd.to_dict("records")):
+        assert rows_in_memory(given, text_column="review", label_column="stars").labels == ["x", "y"]
+    with pytest.raises(DataError, match="no column 'text' or 'image'; its columns are .'review', 'stars'"): rows_in_memory(odd.drop(columns="more"))
+    numbered = pd.DataFrame({0: odd["review"], 1: odd["stars"]})
+    assert rows_in_memory(numbered, text_column=0, label_column=1).labels == ["x", "y"]
+    with pytest.raises(DataError, match="no column ''"): rows_in_memory(odd.drop(columns="more"), text_column="", label_column="stars")
+    with pytest.raises(DataError, match="both: 'negative' and 1"): rows_in_memory(pd.DataFrame(dict(text=["a", "b"] * 9, label=[1, "negative"] * 9)))
 
 
 # ---- on the command line
