@@ -6,7 +6,7 @@
 __all__ = []
 
 # %% ../nbs/hood/answers.ipynb #9c4e328e
-import io
+import hashlib
 import itertools
 import json
 import logging
@@ -18,7 +18,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Literal
 import tyro
-from .errors import DataError, MissingError, ModelError, SettingError, WriteError, check_number, shown
+from .errors import DataError, MissingError, ModelError, SettingError, WriteError, check_number, one_line, shown
 from .console import Mask, Plugged, colour, ready, save, table
 
 # %% ../nbs/hood/answers.ipynb #1d9fb129
@@ -42,12 +42,16 @@ def readable_dataset(model) -> str:
 
 # %% ../nbs/hood/answers.ipynb #6799ec2b
 def its_row(folder: str) -> dict: # {} if there is none
-    "The row of the run that a model's folder belongs to: RUN/model, of the weights that the row was measured with (older rows do not tell)."
-    from rekd.run import weights_hash
+    "The row of the run that a model's folder belongs to: RUN/model, of the weights it was measured with (older rows do not tell). DataError if it is damaged."
+    from rekd.run import row_settings, weights_hash
     here = Path(folder).absolute()
     file = here.parent / "row.json"
     if here.name != "model" or not file.is_file(): return {}
-    row = json.loads(file.read_text(encoding="utf-8"))
+    try:
+        row = json.loads(file.read_text(encoding="utf-8"))
+        row_settings(row)["data.name"], (row.get("source") or {}).get("parts", {}).get("test", {}).get("content")
+    except (ValueError, KeyError, TypeError, AttributeError) as e:
+        raise DataError(f"{file} is damaged ({type(e).__name__}: {one_line(e)}): bring it back, or move it away and name data by --dataset") from None
     if row.get("weights") in (None, weights_hash(str(here))): return row
     logging.getLogger("rekd.run").warning(f"{file} is of other weights than {here} has: it is not used")
     return {}
@@ -70,20 +74,23 @@ def its_data(command, model, folder: str) -> tuple[str, bool, int | None]: # dat
 # %% ../nbs/hood/answers.ipynb #d0a7a002
 def test_rows(command, model, folder: str): # a `rekd.data.Rows`; of how many rows (None: all)
     "The test part that a command names, or else the run's own. Errors as in `read_data`, MissingError if the run's data are gone."
-    from rekd.rows import read_data
+    from rekd.rows import NoColumn, read_data
     from rekd.run import row_settings
     dataset, starter, n_test = its_data(command, model, folder)
     found = {} if command.starter else its_row(folder)
     row = {} if command.dataset else found
     if row.get("source") and not os.path.isabs(dataset): dataset = "hub:" + dataset.removeprefix("hub:") # whatever is called so here
     source, own = row.get("source") or {}, row_settings(found) if found else {}
-    def read(told):
-        columns = {c: getattr(command, c, None) or told.get(f"data.{c}") for c in ("text_column", "label_column")}
-        return read_data(dataset, starter, ("test",), model.config.labels, split=source.get("split", False), evidence=True, **columns)
-    try: rows = read(own)
-    except DataError:
-        if not command.dataset: raise
-        rows = read({}) # other data need not have the run's columns
+    columns = {c: own.get(f"data.{c}") if getattr(command, c, None) is None else getattr(command, c) for c in ("text_column", "label_column")}
+    def read():
+        try: return read_data(dataset, starter, ("test",), model.config.labels, split=source.get("split", False), evidence=True, **columns)
+        except NoColumn as e: # other data need not have the run's columns
+            if not command.dataset or getattr(command, e.option) is not None or columns[e.option] is None: raise
+            logging.getLogger("rekd.data").warning(f"{dataset} has no column {columns[e.option]!r}, which the run has learned from: "
+                                                   f"the usual one is read, and --{e.option.replace('_', '-')} names another")
+            columns[e.option] = None
+            return read()
+    rows = read()
     then, now = source.get("parts", {}).get("test", {}).get("content"), rows.content["test"]
     if then not in (None, now):
         logging.getLogger("rekd.data").warning(f"{dataset}: the test part is not what the run was measured on (content {now}, then {then})")
@@ -121,6 +128,7 @@ def run_evaluate(command: Evaluate):
     from rekd.train import validate_masks
     ready(command.json)
     models, folders = trained_models(command.models)
+    judge = judge_of(models, command.reader) # before hours of measuring
     read, n_test = test_rows(command, next(iter(models.values())), folders[0])
     n_test, rows = n_test if command.n_test is None else command.n_test, []
     for name, model in models.items():
@@ -136,22 +144,27 @@ def run_evaluate(command: Evaluate):
     print(f"{len(test):,} test rows of {Path(read.name).name}{', starter set' * read.starter}.")
     if found: print("precision: share of the kept features that are true evidence; recall: share of the evidence that is kept "
                     f"({rows[0]['pointed']:,} rows have some).")
-    judged = judgements(models, command.reader, read, n_test) if command.reader else []
+    judged = judgements(models, judge, read, n_test)
     if judged: print("\n" + judge_table(judged))
     if command.json: save(command.json, json.dumps(dict(masks=rows, judge=judged) if judged else rows, indent=1) + "\n")
 
 # %% ../nbs/hood/answers.ipynb #69088b0a
-def judgements(models: dict, named: str, read, n_test: int | None) -> list[dict]: # of each model its name, and `judge_choice`
-    "What a reader says of each model. SettingError for a run of another objective; ModelError, with the model's name, for one that cannot be judged."
-    from rekd.judge import judge_choice
+def judge_of(models: dict, named: str | None): # a `RationaleModel`; None: no judge is named
+    "The reader that judges the models. SettingError for a run of another objective; ModelError, with the model's name, for one that cannot be judged."
+    from rekd.judge import check_judge
+    if named is None: return None
     reader, folder = trained(named)
     if (was := its_row(folder).get("objective", "reader")) != "reader":
         raise SettingError(f"{named} was trained as {was}, and a judge has read random choices of all sizes: train one by rekd train PRESET --objective reader")
-    out = []
     for name, model in models.items():
-        try: out.append(dict(model=name) | judge_choice(model, reader, test_of(model, read, n_test)))
+        try: check_judge(model, reader)
         except ModelError as e: raise ModelError(f"{name}: {e}") from None
-    return out
+    return reader
+
+def judgements(models: dict, reader, read, n_test: int | None) -> list[dict]: # of each model its name, and `judge_choice`
+    "What a reader says of each model; of no reader nothing."
+    from rekd.judge import judge_choice
+    return [dict(model=name) | judge_choice(model, reader, test_of(model, read, n_test)) for name, model in models.items() if reader]
 
 def judge_table(judged: list[dict]) -> str:
     "Two lines a model, and what the columns mean."
@@ -246,63 +259,43 @@ def run_explain(command: Explain):
         print(to_terminal(e, colour(), None))
     if command.html: _write_page(command.html, command, model, source, e)
 
-# %% ../nbs/hood/answers.ipynb #d3c043ea
-def _cell_reader(model, table: Path):
-    "What makes an input for the model of a table's value. DataError for a value that is none."
-    from rekd.processor import open_picture
-    def text(value):
-        if not isinstance(value, str) or not value.strip(): raise DataError(f"there is no text, but {shown(value)}")
-        return value
-    def picture(value):
-        held = value.get("bytes") or value.get("path") if isinstance(value, dict) else value
-        if isinstance(held, bytes): return open_picture(io.BytesIO(held))
-        if not isinstance(held, str) or not held.strip(): raise DataError(f"there is no picture, but {shown(value)}")
-        return open_picture(table.parent / held.strip())
-    return text if model.generator.backbone.modality == "text" else picture
-
-def table_answers(
-    model, # a `RationaleModel`
-    values, # of the column, row by row
-    read, # a value -> an input; DataError for one that is none
-    first: int = 1, # number of the first row
-    mask: str = "topk",
-    sparsity: float | None = None,
-    batch_size: int = 32,
-): # an iterator of dicts: row, label, probabilities, kept (words with characters, or patches); error for a row that cannot be read
-    "The answer to each row, in order and in constant memory."
-    from rekd.draw import kept_words
-    from rekd.model import in_windows
-    def attempt(batch):
-        try: return list(model.explain_each([read(v) for v in batch], mask, sparsity, batch_size))
-        except (DataError, MissingError) as e: return [e] if len(batch) == 1 else [r for v in batch for r in attempt([v])]
-    for row, e in enumerate(in_windows(values, attempt, batch_size), first):
-        if isinstance(e, Exception): yield dict(row=row, label=None, probabilities=None, kept=None, error=str(e))
-        else:
-            kept = kept_words(e) if isinstance(e.source, str) else [list(at) for at, m in zip(e.features, e.mask) if m]
-            yield dict(row=row, label=e.label, probabilities={k: round(p, 6) for k, p in e.probabilities.items()}, kept=kept)
-
 # %% ../nbs/hood/answers.ipynb #3af85b69
-def _started(command: Explain, lines: Path, kind: str, model, answers) -> int:
-    "How many answers an earlier run left in a file. WriteError for a file that would be lost, SettingError for one of another model, mask or table."
+def _made(command: Explain, model, values, table: Path) -> dict:
+    "What makes the answers: another one, another answer."
+    from rekd.guard import fingerprint
+    from rekd.stream import content
+    network = f"{fingerprint(model)} {model.config} {model.processor.to_dict()}"
+    share = command.sparsity if command.sparsity is not None else model.config.sparsity if command.mask == "topk" else None
+    return dict(model=hashlib.sha256(network.encode()).hexdigest()[:16], mask=command.mask, sparsity=share,
+                table=content(values, table.parent if model.generator.backbone.modality == "image" else None))
+
+def _started(command: Explain, out: Path, file: Path, kind: str, model, made: dict, answers) -> tuple[int, int]:
+    """How many answers an earlier run left in a file, and its length without half a line; the file is not changed.
+    WriteError for one that would be lost, DataError for somebody else's, SettingError for one of another model, mask or table."""
     from rekd.stream import answers_there
-    if not lines.exists() or not lines.stat().st_size: return 0
+    told = out.with_name(out.name + ".made.json")
+    if not file.exists() or not file.stat().st_size:
+        save(told, json.dumps(made, indent=1) + "\n")
+        return 0, 0
     if not command.resume:
-        raise WriteError(f"{lines} is there already: --resume goes on after its answers; or delete it, or name another --out")
-    n, last = answers_there(lines, kind, model.config.labels)
-    if not n: return 0
-    again = next(answers(n, n - 1), None)
-    same = again and (command.mask == "sampled" or (again["label"], again["kept"]) == (last["label"], last["kept"])) # samples differ
-    if not same:
-        raise SettingError(f"{lines} has {n} answers, and the last one is not what {command.model} says of row {n} of {command.csv} now: "
-                           "resume with the same model, mask and table, or name another --out")
-    return n
+        raise WriteError(f"{file} is there already: --resume goes on after its answers; or delete it, or name another --out")
+    n, last, end = answers_there(file, kind, model.config.labels)
+    if not told.is_file(): raise SettingError(f"{told} is not there, which says what made {file}: bring it back, or name another --out")
+    try: then = dict(json.loads(told.read_text(encoding="utf-8")))
+    except (ValueError, TypeError): raise DataError(f"{told} is damaged, which says what made {file}: bring it back, or name another --out") from None
+    if other := [f"{k} (then {then.get(k)}, now {v})" for k, v in made.items() if then.get(k) != v]:
+        raise SettingError(f"{file} has {n} answers of another {', '.join(other)}: resume with the same model, mask, share and table, or name another --out")
+    again = next(answers(n, n - 1), None) if n else last
+    same = again is not None and (command.mask == "sampled" or all(again.get(k) == last.get(k) for k in ("label", "kept"))) # samples differ
+    if not same: raise SettingError(f"{file} has {n} answers, and the last one is not what {command.model} says of row {n} now: name another --out")
+    return n, end
 
 # %% ../nbs/hood/answers.ipynb #3af85b70
 def _explain_table(command: Explain, table: Path):
     "An answer for each row of a table, written as they come."
     from tqdm.auto import tqdm
     from rekd.model import check_selects
-    from rekd.stream import ENDINGS, column_values, count_rows, lines_to_parquet, name_of, write_answers
+    from rekd.stream import ENDINGS, cell_reader, column_values, count_rows, lines_to_parquet, name_of, table_answers, write_answers
     if given := [k for k in ("text", "text_file", "image", "html") if getattr(command, k) is not None]:
         raise SettingError(f"--{given[0].replace('_', '-')} is for one input, and --csv for a table of them: leave one out")
     check_number("--batch-size", command.batch_size, "[1, inf)", whole=True)
@@ -315,24 +308,26 @@ def _explain_table(command: Explain, table: Path):
     ready(out)
     parquet, lines = out if kind == ".parquet" else None, out
     if parquet: lines, kind = parquet.with_name(parquet.name + ".part"), ".jsonl"
-    if parquet and lines and parquet.exists() and not lines.exists():
-        if command.resume: return print(f"{out} has all its answers: nothing is left to do.")
-        raise WriteError(f"{out} is there already: delete it, or name another --out")
     total = None if str(table) == "-" else count_rows(table, command.text_column) # finds what is damaged before the work begins
-    values = column_values(table, command.text_column)
     (model, _) = trained(command.model)
     check_selects(model)
-    read, options = _cell_reader(model, table), (command.mask, command.sparsity, command.batch_size)
-    def answers(first, skip):
-        rows = column_values(table, command.text_column)
-        return table_answers(model, itertools.islice(rows, skip, None), read, first, *options)
-    done = _started(command, lines, kind, model, answers) if lines else 0
-    found: Counter = Counter()
-    todo = answers(done + 1, done) if done else table_answers(model, values, read, 1, *options)
+    read, options = cell_reader(model, table), (command.mask, command.sparsity, command.batch_size)
+    values = lambda: column_values(table, command.text_column, ("text",) if model.generator.backbone.modality == "text" else ("image", "img"))
+    answers = lambda first, skip: table_answers(model, itertools.islice(values(), skip, None), read, first, *options)
+    done = 0
+    if out and lines:
+        whole = parquet is not None and parquet.exists() and parquet.stat().st_size > 0
+        made = _made(command, model, values() if total else [], table)
+        done, end = _started(command, out, out if whole else lines, ".parquet" if whole else kind, model, made, answers)
+        if whole and done != total: raise SettingError(f"{out} has {done} answers, and {table} has {total} rows: name another --out")
+        if done and not whole: os.truncate(lines, end)
+        if done == total and out.exists(): return print(f"{out} has all its answers: nothing is left to do.")
+    found, first = Counter(), ""
     with tqdm(total=total, initial=done, unit=" rows", desc="explaining", disable=None) as bar:
         try:
-            for answer in write_answers(todo, lines, kind, model.config.labels):
+            for answer in write_answers(answers(done + 1, done), lines, kind, model.config.labels):
                 found[answer["label"]] += 1
+                first = first or answer.get("error", "")
                 bar.update()
         except KeyboardInterrupt:
             how = ": the same command with --resume goes on" * bool(out and total)
@@ -340,6 +335,7 @@ def _explain_table(command: Explain, table: Path):
     if parquet and lines:
         lines_to_parquet(lines, parquet, model.config.labels, model.generator.backbone.modality == "text")
         lines.unlink()
+    if set(found) == {None} and not done: raise DataError(f"none of the {found[None]:,} rows of {name_of(table)} can be read, the first because: {first}")
     said = ", ".join(f"{name} {found[name]:,}" for name in model.config.labels if found[name])
     unread = f" {found[None]:,} rows cannot be read: the column error says why." if found[None] else ""
     print(f"{sum(found.values()):,} rows of {name_of(table)}{f' after the {done:,} that were there' * bool(done)}: {said or 'none'}.{unread}"
@@ -391,10 +387,11 @@ def run_report(command: Report):
     if command.seed < 0: raise SettingError(f"--seed must be at least 0, got {command.seed}")
     ready(command.out)
     models, folders = trained_models(command.models)
+    judge = judge_of(models, command.reader)
     read, n_test = test_rows(command, next(iter(models.values())), folders[0])
     n_test = n_test if command.n_test is None else command.n_test
     test, whole, taken = whole_test(models, read, n_test=n_test)
-    judged = judgements(models, command.reader, read, n_test) if command.reader else None
+    judged = judgements(models, judge, read, n_test)
     rows, title = stratified_sample(test.labels, command.examples, command.seed), whole[0]["data"]
     sources, truths = list(test.rows.select(rows)["input"]), [test.labels[i] for i in rows]
     humans = human_words(test.rows.select(rows), read.where["test"])

@@ -91,11 +91,16 @@ def table(rows: list[dict], columns: dict[str, str]) -> str:
 
 # %% ../nbs/hood/console.ipynb #5d2226ae
 def ready(*files: Path | None):
-    "Make the folders of the files that are given. WriteError if one cannot be, or if a folder is in a file's place."
+    "Make the folders of the files that are given, and try to write there. WriteError if that fails, or if a folder is in a file's place."
     for file in files:
         if file is None: continue
         if file.is_dir(): raise WriteError(f"{file} is a folder: name a file in it")
-        with writing(file): file.parent.mkdir(parents=True, exist_ok=True)
+        with writing(file):
+            file.parent.mkdir(parents=True, exist_ok=True)
+            if file.exists() and not file.is_file(): continue # a device or a pipe
+            there = file.exists()
+            open(file, "ab").close() # what is there stays as it is
+            if not there: file.unlink()
 
 # %% ../nbs/hood/console.ipynb #f483f268
 def save(file: Path, text: str):

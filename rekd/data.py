@@ -223,15 +223,39 @@ def _tell(line: str):
     if os.environ.get("RANK", "0") == "0": logging.getLogger("rekd.data").info(line)
 
 # %% ../nbs/hood/data.ipynb #d011bbce
-def _as_dataset(rows):
+def _needed(columns: list, text_column=None, label_column=None, **_) -> list:
+    "Of the columns of rows in memory those that are read; all of them if one is not there, for the message."
+    inputs, labels = ("text", "image", "img") if text_column is None else (str(text_column),), "label" if label_column is None else str(label_column)
+    kept = [c for c in columns if str(c) in (*inputs, labels, "evidence")]
+    found = {str(c) for c in kept}
+    return kept if labels in found and found & {*inputs} else columns
+
+def _check_labels(labels: list):
+    "DataError for words among numbers."
+    held = [v for v in labels if v is not None and v == v]
+    words = [v for v in held if isinstance(v, str)]
+    if words and len(words) < len(held):
+        raise DataError(f"labels are all words or all whole numbers, and these are both: {words[0]!r} and {next(v for v in held if not isinstance(v, str))!r}")
+
+def _as_dataset(rows, **options):
     "Rows in memory as a `datasets.Dataset`. DataError for what is none."
     import datasets
     if isinstance(rows, datasets.Dataset): return rows
+    label = str(options.get("label_column") if options.get("label_column") is not None else "label")
     try:
-        if hasattr(rows, "columns"): return datasets.Dataset.from_pandas(rows, preserve_index=False)
+        if hasattr(rows, "columns"):
+            rows = rows[_needed(list(rows.columns), **options)]
+            for c in rows.columns:
+                if str(c) == label and rows[c].ndim == 1: _check_labels(rows[c].tolist())
+            return datasets.Dataset.from_pandas(rows.rename(columns=str), preserve_index=False)
         rows = list(rows)
+        if rows and all(isinstance(r, dict) for r in rows):
+            needed = _needed(list(dict.fromkeys(k for r in rows for k in r)), **options)
+            rows = [{str(k): r.get(k) for k in needed} for r in rows]
+            _check_labels([r.get(label) for r in rows])
         name = "text" if rows and isinstance(rows[0], tuple | list) and isinstance(rows[0][0], str) else "image"
         return datasets.Dataset.from_list([r if isinstance(r, dict) else dict(zip((name, "label"), r, strict=True)) for r in rows])
+    except DataError: raise
     except Exception as e: # of pandas, Arrow or a picture
         raise DataError("rows in memory are a DataFrame, a datasets.Dataset, or a list of (input, label) pairs or of dicts; "
                         f"these cannot be read: {one_line(e)}") from e
@@ -241,7 +265,7 @@ def rows_in_memory(
     **options, # of `read_data`, such as text_column and label_column
 ) -> Rows:
     "Rows in memory, read as a file would be: of a single table a fifth is the test part. DataError as in `read_data`."
-    parts = {k: _as_dataset(v) for k, v in (data.items() if isinstance(data, dict) else [("memory", data)])}
+    parts = {k: _as_dataset(v, **options) for k, v in (data.items() if isinstance(data, dict) else [("memory", data)])}
     if not all(map(len, parts.values())): raise DataError("there are no rows")
     if wrong := [p for p in parts if p not in (*PARTS, "memory")]:
         raise DataError(f"the parts of a data set are train, test and perhaps val, got {shown(wrong[0])}")

@@ -139,22 +139,29 @@ def cache_folder() -> Path:
     return Path(datasets.config.HF_DATASETS_CACHE)
 
 # %% ../nbs/hood/rows.ipynb #0b3be80a
+class NoColumn(DataError):
+    "A column that is not there."
+    option = "" # text_column or label_column: what would name another
+
 def _columns(name: str, tables: dict[str, Table], text_column, label_column) -> tuple[str, str]:
     "Which columns are the input and the label. DataError if one is missing, or there twice."
     have = next(iter(tables.values())).table.column_names
     usual = COLUMNS.get(name, dict(input="text", label="label"))
     known = dict(input="image", label="label") if usual["input"] == "text" and "text" not in have and {"image", "img"} & {*have} else usual
     if known["input"] == "image" and "image" not in have and "img" in have: known = known | dict(input="img")
-    columns = text_column or known["input"], label_column or known["label"]
+    columns = tuple(usual if c is None else str(c) for c, usual in ((text_column, known["input"]), (label_column, known["label"])))
     if columns[0] == columns[1]: raise SettingError(f"the input and the label are both in the column {columns[0]!r}: name two")
     for part, t in tables.items():
         for c, option in zip(columns, ("text", "label")):
             theirs = t.table.column_names
-            what = "'text' or 'image'" if c == "text" and not text_column else repr(c)
+            what = "'text' or 'image'" if c == "text" and text_column is None else repr(c)
             if theirs.count(c) != 1:
-                raise DataError(f"{t.file}: {part} has {'no' if c not in theirs else 'more than one'} column {what}; "
-                                f"its columns are {theirs}{closest(c, theirs)}; --{option}-column (or {option}_column) names another")
-    return columns
+                e = (NoColumn if c not in theirs else DataError)(
+                    f"{t.file}: {part} has {'no' if c not in theirs else 'more than one'} column {what}; "
+                    f"its columns are {theirs}{closest(c, theirs)}; --{option}-column (or {option}_column) names another")
+                e.option = f"{option}_column"
+                raise e
+    return columns[0], columns[1]
 
 # %% ../nbs/hood/rows.ipynb #754214a8
 def _check_texts(t: Table, part: str, column: str):
@@ -162,6 +169,9 @@ def _check_texts(t: Table, part: str, column: str):
     texts = t.table.column(column)
     if "string" not in str(texts.type) or re.search("list|struct", str(texts.type)):
         raise DataError(f"{t.file}: the texts of {part} must be strings, got {texts.type}")
+    if column in t.odd:
+        raise DataError(f"{t.place(t.odd[column])}: the texts of {part} must be strings, and "
+                        f"this one is {texts[t.odd[column]].as_py()} without quotes: put it in quotes")
     for what, bad in (("no", lambda v: v is None), ("an empty", lambda v: not v.strip())):
         if rows := [i for i, v in enumerate(texts.to_pylist()) if bad(v)]:
             raise DataError(f"{len(rows)} rows of {part} have {what} text, the first is {t.place(rows[0])}: drop them or fill them in")

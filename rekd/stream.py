@@ -6,12 +6,12 @@
 __all__ = ['table_rows', 'write_answers']
 
 # %% ../nbs/hood/stream.ipynb #216caa6d
-import csv, io, itertools, json, lzma, os, sys
+import csv, hashlib, io, itertools, json, lzma, os, re, sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
-from .errors import DataError, MissingError, closest, shown, writing
-from .table import file_kind
+from .errors import DataError, MissingError, RekdError, closest, one_line, shown, writing
+from .table import file_kind, read_json
 
 # %% ../nbs/hood/stream.ipynb #979a4b2e
 def _raw(file: Path):
@@ -34,33 +34,45 @@ def name_of(file: Path) -> str:
     return "standard input" if str(file) == "-" else str(file)
 
 # %% ../nbs/hood/stream.ipynb #299298f3
-def _csv_rows(lines: Iterator[str], name: str, tabs: bool) -> Iterator[dict]:
-    "Rows of a CSV or TSV file, all strings. DataError for a line that has more or fewer fields than the header, or an open quote."
-    head = next((l for l in lines if l.strip()), "")
+USUAL = ("text", "image", "img") # columns that are read where none is named
+
+def _peek(lines: Iterator[str]) -> tuple[str, Iterator[str]]:
+    "The first line that is not blank, and all lines again: blank ones count."
+    seen = []
+    for line in lines:
+        seen.append(line)
+        if line.strip(): break
+    return "".join(seen[-1:]), itertools.chain(seen, lines)
+
+def _csv_rows(lines: Iterator[str], name: str, tabs: bool, column: str | None) -> Iterator[dict]:
+    "Rows of a CSV or TSV file, all strings. DataError for a line with more or fewer fields than the header, an open quote, or two columns of the wanted name."
+    head, lines = _peek(part for line in lines for part in re.findall(r"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+", line)) # old Macs end a line by \r
     sep = "\t" if tabs else next((s for s in ",;\t" if s in head), ",") # some spreadsheets write ;
     csv.field_size_limit(1 << 30)
-    reader, start = csv.reader(itertools.chain([head], lines), delimiter=sep, strict=True), 1
+    reader, start = csv.reader(lines, delimiter=sep, strict=True), 1
     try:
-        header = [h.strip() for h in next(reader, [])]
+        header = [h.strip() for h in next((cells for cells in reader if "".join(cells).strip()), [])]
+        if twice := [c for c in (USUAL if column is None else [column]) if header.count(c) > 1]:
+            raise DataError(f"{name} has more than one column {twice[0]!r}; its columns are {header}: name each once")
+        start = reader.line_num + 1
         for cells in reader:
             start, line = reader.line_num + 1, start
             if not cells: continue # a line without anything is no row
             if len(cells) != len(header):
-                raise DataError(f"{name}, line {line + 1 if line == 1 else line}: {len(cells)} fields, the header has {len(header)} ({', '.join(header)}): "
+                raise DataError(f"{name}, line {line}: {len(cells)} fields, the header has {len(header)} ({', '.join(header)}): "
                                 f"a field that holds {sep!r} is written in double quotes")
             yield dict(zip(header, cells))
     except csv.Error as e: raise DataError(f"{name}, line {start}: {e}; a field that holds a quote is quoted, and its quotes are doubled") from None
 
 def _json_rows(lines: Iterator[str], name: str) -> Iterator[dict]:
     "Rows of JSON lines, or of one JSON list. DataError for a line that is no object."
-    head = next((l for l in lines if l.strip()), "")
-    lines = itertools.chain([head], lines)
-    try: rows = enumerate(json.loads("".join(lines)) if head.lstrip().startswith("[") else lines, 1)
+    head, lines = _peek(lines)
+    try: rows = enumerate(read_json("".join(lines)) if head.lstrip().startswith("[") else lines, 1)
     except (ValueError, RecursionError) as e: raise DataError(f"{name} is not JSON: {e}") from None
     for n, row in rows:
         if isinstance(row, str):
             if not row.strip(): continue
-            try: row = json.loads(row)
+            try: row = read_json(row)
             except (ValueError, RecursionError) as e: raise DataError(f"{name}, line {n} is not JSON: {e}") from None
         if not isinstance(row, dict): raise DataError(f"{name}, row {n}: expected an object such as {{\"text\": ...}}, got {shown(row)}")
         yield row
@@ -93,32 +105,34 @@ def table_rows(
     kind = file_kind(file)[1]
     if name != str(file):
         lines = _lines(file)
-        head = next((l for l in lines if l.strip()), "")
-        lines = itertools.chain([head], lines)
-        return _json_rows(lines, name) if head.lstrip()[:1] in ("{", "[") else _csv_rows(lines, name, False)
-    if kind in (".csv", ".tsv"): return _csv_rows(_lines(file), name, kind == ".tsv")
-    if kind in (".jsonl", ".ndjson", ".json"): return _json_rows(_lines(file), name)
+        head, lines = _peek(lines)
+        return _json_rows(lines, name) if head.lstrip()[:1] in ("{", "[") else _csv_rows(lines, name, False, column)
+    if kind in (".csv", ".tsv"): return _whole(_csv_rows(_lines(file), name, kind == ".tsv", column), file)
+    if kind in (".jsonl", ".ndjson", ".json"): return _whole(_json_rows(_lines(file), name), file)
     if kind: return _whole(_batch_rows(file, kind, column), file)
     raise DataError(f"{file} is no table: expected .csv, .tsv, .jsonl, .json, .parquet or .arrow")
 
 def _whole(rows: Iterator[dict], file: Path) -> Iterator[dict]:
     "The same rows; DataError where the file is damaged."
     try: yield from rows
-    except Exception as e: raise DataError(f"{file} cannot be read as {file.suffix[1:]}: {' '.join(str(e).split())}") from e # a decoder may raise anything
+    except RekdError: raise
+    except Exception as e: # a decoder may raise anything
+        raise DataError(f"{file} cannot be read as {file.suffix[1:]}: {one_line(e)}; is it whole, and of that kind?") from e
 
 # %% ../nbs/hood/stream.ipynb #7958beb0
 def column_values(
     file: str | Path, # as in `table_rows`
-    column: str | None = None, # None: text, else image
+    column: str | None = None, # None: the first of `usual` that is there
+    usual: tuple[str, ...] = USUAL,
 ) -> Iterator: # the value of each row; None where a JSON line has none
     "One column of a table, row by row. DataError for a column that is not there, or a table without rows."
     rows = table_rows(file, column)
     first = next(rows, None)
     if first is None: raise DataError(f"{name_of(Path(file))} has no rows")
-    found = next((c for c in ([column] if column is not None else ["text", "image", "img"]) if c in first), None)
+    found = next((c for c in ([column] if column is not None else usual) if c in first), None)
     if found is None:
-        raise DataError(f"{name_of(Path(file))} has no column {repr(column) if column is not None else repr('text')}; its columns are {list(first)}"
-                        f"{closest(column or 'text', first)}: --text-column names another")
+        raise DataError(f"{name_of(Path(file))} has no column {(usual[0] if column is None else column)!r}; its columns are {list(first)}"
+                        f"{closest(column or usual[0], first)}: --text-column names another")
     return (row.get(found) for row in itertools.chain([first], rows))
 
 def count_rows(
@@ -127,6 +141,53 @@ def count_rows(
 ) -> int:
     "How many rows a table has: a look at the whole of it, which finds what is damaged before any work is done."
     return sum(1 for _ in column_values(file, column))
+
+def content(
+    values: Iterable, # of a column
+    folder: Path | None = None, # of pictures: where the files are that strings name
+) -> str: # 16 hexadecimal digits
+    "A short name for what is asked about: another value, order or picture, another name."
+    h = hashlib.sha256()
+    for v in values:
+        file = folder / v.strip() if folder and isinstance(v, str) else None
+        raw = repr(v).encode(errors="surrogatepass") + (file.read_bytes() if file and file.is_file() else b"")
+        h.update(f"{len(raw)} ".encode() + raw)
+    return h.hexdigest()[:16]
+
+# %% ../nbs/hood/stream.ipynb #d3c043ea
+def cell_reader(model, table: Path):
+    "What makes an input for the model of a table's value. DataError for a value that is none."
+    from rekd.processor import open_picture
+    def text(value):
+        if not isinstance(value, str) or not value.strip(): raise DataError(f"there is no text, but {shown(value)}")
+        return value
+    def picture(value):
+        held = value.get("bytes") or value.get("path") if isinstance(value, dict) else value
+        if isinstance(held, bytes): return open_picture(io.BytesIO(held))
+        if not isinstance(held, str) or not held.strip(): raise DataError(f"there is no picture, but {shown(value)}")
+        return open_picture(table.parent / held.strip())
+    return text if model.generator.backbone.modality == "text" else picture
+
+def table_answers(
+    model, # a `RationaleModel`
+    values, # of the column, row by row
+    read, # a value -> an input; DataError for one that is none
+    first: int = 1, # number of the first row
+    mask: str = "topk",
+    sparsity: float | None = None,
+    batch_size: int = 32,
+): # an iterator of dicts: row, label, probabilities, kept (words with characters, or patches); error for a row that cannot be read
+    "The answer to each row, in order and in constant memory."
+    from rekd.draw import kept_words
+    from rekd.model import in_windows
+    def attempt(batch):
+        try: return list(model.explain_each([read(v) for v in batch], mask, sparsity, batch_size))
+        except (DataError, MissingError) as e: return [e] if len(batch) == 1 else [r for v in batch for r in attempt([v])]
+    for row, e in enumerate(in_windows(values, attempt, batch_size), first):
+        if isinstance(e, Exception): yield dict(row=row, label=None, probabilities=None, kept=None, error=str(e))
+        else:
+            kept = kept_words(e) if isinstance(e.source, str) else [list(at) for at, m in zip(e.features, e.mask) if m]
+            yield dict(row=row, label=e.label, probabilities={k: round(p, 6) for k, p in e.probabilities.items()}, kept=kept)
 
 # %% ../nbs/hood/stream.ipynb #b4537838
 ENDINGS = (".jsonl", ".ndjson", ".csv", ".tsv", ".parquet") # of a file of answers
@@ -156,31 +217,33 @@ def header_line(kind: str, labels: list[str]) -> str: # "" for JSON lines
 
 # %% ../nbs/hood/stream.ipynb #63c2dcdb
 def answers_there(
-    file: Path, # written line by line
-    kind: str, # ".jsonl", ".csv" or ".tsv"
+    file: Path, # written line by line; or a whole Parquet file
+    kind: str, # ".jsonl", ".csv", ".tsv" or ".parquet"
     labels: list[str],
-) -> tuple[int, dict]: # how many, and the last one (row, label, kept)
-    "What an earlier run left; half a line is cut off. DataError for a file that holds something else."
-    end = n = 0
-    head, last = header_line(kind, labels).encode(), b""
-    with writing(file), open(file, "r+b") as f:
-        for line in f:
-            if not line.endswith(b"\n"): break
-            if head and not end and line != head:
-                raise DataError(f"{file} is not a file of answers with the columns {head.decode().strip()}: name another --out")
-            end, n, last = end + len(line), n + (bool(end) or not head), line
-        f.truncate(end)
-    try:
-        found: Any = {}
-        if n and not head: found = json.loads(last)
-        elif n:
-            found = dict(zip(*csv.reader([head.decode(), last.decode()], delimiter="\t" if kind == ".tsv" else ",")))
-            found |= dict(row=int(found["row"]), label=found["label"] or None, kept=json.loads(found["kept"] or "null"))
-        if n and found["row"] != n: raise ValueError
-    except (ValueError, KeyError, TypeError):
-        raise DataError(f"{file}, line {n + bool(head)} is not answer {n}: "
-                        "it was not written by this command. Name another --out") from None
-    return n, found
+) -> tuple[int, dict, int]: # how many, the last one (row, label, kept), and the length of the file without half a line
+    "What an earlier run left; the file is not changed. DataError for a file that holds something else."
+    if kind == ".parquet":
+        for n, found in enumerate(_whole(_batch_rows(file, kind, None), file), 1):
+            if found.get("row") != n or "kept" not in found:
+                raise DataError(f"{file}, row {n} is no answer: it is left as it is. Name another --out")
+        return n, found, 0
+    head, sep = header_line(kind, labels).encode(), "\t" if kind == ".tsv" else ","
+    begins, end, n, found = head or b'{"row": 1, ', 0, 0, {}
+    with writing(file), open(file, "rb") as f:
+        for at, line in enumerate(f, 1):
+            try:
+                if not line.startswith(begins[:len(line)]): raise ValueError
+                if not line.endswith(b"\n"): break # cut off
+                if not head: found = json.loads(line)
+                elif end:
+                    found = dict(zip(*csv.reader([head.decode(), line.decode()], delimiter=sep)))
+                    found |= dict(label=found["label"] or None, kept=json.loads(found["kept"] or "null"))
+                elif line != head: raise ValueError
+                if not head or end: found["kept"], found["label"]; n += 1
+            except (ValueError, KeyError, TypeError):
+                raise DataError(f"{file}, line {at} is not what this command writes there: it is left as it is. Name another --out") from None
+            end, begins = end + len(line), f"{n + 1}{sep}".encode() if head else f'{{"row": {n + 1}, '.encode()
+    return n, found, end
 
 # %% ../nbs/hood/stream.ipynb #8f206e4c
 def lines_to_parquet(

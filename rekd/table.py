@@ -7,6 +7,7 @@ __all__ = ['read_table']
 
 # %% ../nbs/hood/table.ipynb #d5a7adbe
 import bz2, csv, gzip, io, json, logging, lzma, os, re, unicodedata
+from collections import Counter
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -62,6 +63,7 @@ class Table(NamedTuple):
     table: Any # a `pyarrow.Table`
     unit: str = "row" # what the rows are counted by: the lines of a text file, else rows, from 1
     numbers: list[int] | range = range(0) # of each row, in units
+    odd: dict[str, int] = {} # column of words -> the first row that is none: a label may be a number among words, a text may not
     def place(self, i: int) -> str:
         "Where row `i` (from 0) is, for a message."
         return f"{self.file}, {self.unit} {self.numbers[i]}"
@@ -98,23 +100,32 @@ def _read_csv(file: Path) -> Table:
     return Table(file, pa.table([pa.array(c, pa.large_string()) for c in zip(*rows)] or [[]] * len(header), names=header), "line", lines)
 
 # %% ../nbs/hood/table.ipynb #efdcfb69
+def read_json(text: str):
+    "JSON. ValueError for what is none, or for an object with a key twice, of which one would be lost."
+    def once(pairs):
+        if twice := [k for k, n in Counter(k for k, _ in pairs).items() if n > 1]: raise ValueError(f"the key {twice[0]!r} is there twice")
+        return dict(pairs)
+    return json.loads(text, object_pairs_hook=once)
+
 def _read_json(file: Path) -> Table:
     "JSON lines, or one JSON list, of objects. DataError that names a line which is none."
     import pyarrow as pa
     text, rows = _text(file), []
     lines: Any = []
-    if text.lstrip().startswith("["): rows, unit = json.loads(text), "row"
+    if text.lstrip().startswith("["): rows, unit = read_json(text), "row"
     else:
         for n, line in enumerate(text.split("\n"), 1):
             if line.strip():
-                try: rows.append(json.loads(line)); lines.append(n)
+                try: rows.append(read_json(line)); lines.append(n)
                 except (ValueError, RecursionError) as e: raise DataError(f"{file}, line {n} is not JSON: {e}") from None
         unit = "line"
     lines = lines or range(1, len(rows) + 1)
     for row, n in zip(rows, lines):
         if not isinstance(row, dict): raise DataError(f"{file}, {unit} {n}: expected an object such as {{\"text\": ..., \"label\": ...}}, got {shown(row)}")
     names = list(dict.fromkeys(k for row in rows for k in row))
-    return Table(file, pa.table([_column([row.get(k) for row in rows]) for k in names], names=names), unit, lines)
+    held = {k: [row.get(k) for row in rows] for k in names}
+    others = {k: [i for i, v in enumerate(vs) if v is not None and not isinstance(v, str)] for k, vs in held.items() if any(isinstance(v, str) for v in vs)}
+    return Table(file, pa.table([_column(vs) for vs in held.values()], names=names), unit, lines, {k: found[0] for k, found in others.items() if found})
 
 def _column(values: list):
     "JSON values as an Arrow array."

@@ -564,3 +564,40 @@ def test_numpys_whole_numbers_are_numbers_of_rows(tmp_path):
     toy(tmp_path, 40)
     data = [load_data(tmp_path, tiny.text_processor(), n_train=n, n_test=n, split_seed=n) for n in (20, np.int64(20))]
     assert data[0].train.fingerprint() == data[1].train.fingerprint() and len(data[1].test) == 20
+
+
+def test_a_text_is_a_string_in_every_line(tmp_path):
+    "A number among the labels may be a name; a text that is a number is refused by its line."
+    line = lambda i, text: json.dumps(dict(text=text, label=["up", 1][i % 2])) + "\n"
+    (tmp_path / "a.jsonl").write_text("".join(line(i, f"good {i}") for i in range(12)))
+    assert read_data(tmp_path / "a.jsonl").labels == ["1", "up"]
+    (tmp_path / "a.jsonl").write_text("".join(line(i, 6 if i == 4 else f"good {i}") for i in range(12)))
+    with pytest.raises(DataError, match="a.jsonl, line 5: the texts of train must be strings, and this one is 6"): read_data(tmp_path / "a.jsonl")
+
+
+def test_a_place_that_cannot_be_written_is_found_first(tmp_path):
+    from rekd.console import ready
+    ready(tmp_path / "new" / "a.csv")
+    assert not list((tmp_path / "new").iterdir())
+    (tmp_path / "held").write_text("held")
+    ready(tmp_path / "held")
+    assert (tmp_path / "held").read_text() == "held"
+    for place in (tmp_path / ("n" * 300), "/proc/x.csv"):
+        with pytest.raises(WriteError, match="cannot write"): ready(type(tmp_path)(place))
+
+
+def test_a_runs_columns_and_row(home, tmp_path):  # noqa: F811
+    "Other columns only where the run's are not there, each for itself; a damaged row is said to be one; a judge is looked for first."
+    folder, out = home / "run", str(tmp_path / "e.json")
+    rows = [(f"{'good' if i % 2 else 'bad'} ka {i}", ["no", "yes"][i % 2]) for i in range(30)]
+    (tmp_path / "a.csv").write_text(csv_text(*zip(*rows), head=("review", "verdict")))
+    main(["train", "demo", "--objective", "re", "--out", str(folder), "--text-column", "review", "--label-column", "verdict",
+          "--set", f"dataset={tmp_path / 'a.csv'}", "epochs=1", "num_workers=0"])
+    (tmp_path / "b.csv").write_text("review,text,verdict,label\n,a story,yes,no\ngood,bad,no,yes\n")
+    with pytest.raises(SystemExit, match="empty text, the first is .*b.csv, line 2"): main(["evaluate", str(folder), "--dataset", str(tmp_path / "b.csv")])
+    (tmp_path / "b.csv").write_text("review,text,label\ngood ka,,yes\nbad ka,,no\n")
+    main(["evaluate", str(folder), "--dataset", str(tmp_path / "b.csv")])
+    with pytest.raises(SystemExit, match="nowhere"): main(["evaluate", str(folder), "--dataset", str(tmp_path / "b.csv"), "--reader", "nowhere", "--json", out])
+    for broken in ("{broken", "[]", "{}"):
+        (folder / "row.json").write_text(broken)
+        with pytest.raises(SystemExit, match="row.json is damaged .*--dataset"): main(["evaluate", str(folder)])
