@@ -12,7 +12,8 @@ import numpy as np
 import torch
 import torch.nn as nn
 from torch import Tensor
-from .errors import RekdError, SettingError, one_line
+from .errors import RekdError, SettingError, one_line, shown
+from .registry import ESTIMATORS
 from .backbone import PLACED, Backbone, BiGRU, ImageBackbone, PixelBackbone, TextBackbone, TimmBackbone
 from .pretrained import IMAGE_TYPES, TEXT_TYPES, TIMM_TYPES, backbone_from_config
 
@@ -193,6 +194,45 @@ def check_removable(
                            f"dropped='zero', or take a network of {', '.join(PLACED)}, {', '.join(IMAGE_TYPES)}, bigru, or a vision transformer of timm")
     if select_special and backbone.pooling == "cls" and not backbone.prefix:
         raise SettingError("dropped='remove' could take out the [CLS] state that pool='cls' reads: set select_special=False, pool='mean', or dropped='zero'")
+
+# %% ../nbs/hood/check.ipynb #c8d2ee11
+def _check_mask(name: str, mask, selectable: Tensor):
+    "SettingError unless a mask is (n * B, L) in [0, 1], and 0 where nothing can be selected. NaN is for the loop to say."
+    B, L = selectable.shape
+    if not isinstance(mask, Tensor) or mask.ndim != 2 or mask.shape[1] != L or not len(mask) or len(mask) % B:
+        got = tuple(mask.shape) if isinstance(mask, Tensor) else shown(mask)
+        raise SettingError(f"{name} must make a mask of shape (n * {B}, {L}), got {got}")
+    seen, rounding = mask.detach(), 0.01 # of a straight-through mask in bf16
+    if ((seen < -rounding) | (seen > 1 + rounding)).any():
+        raise SettingError(f"{name} must make a mask between 0 and 1, got {seen.min():.3g} to {seen.max():.3g}")
+    if (seen * ~selectable.repeat(len(mask) // B, 1)).abs().max() > 0:
+        raise SettingError(f"{name} keeps a place that cannot be selected, such as padding: multiply its mask by `selectable`")
+
+def ask_estimator(
+    objective, # whose estimator it is; remembers that it was asked
+    estimator, # the one that it found
+    logits: Tensor, # (B, L, 2) drop, keep
+    selectable: Tensor, # (B, L) bool
+    context, # the `StepContext` of this batch
+    loss_of_each, # from a mask (n * B, L) to (n * B,)
+) -> Tensor: # the loss, a scalar
+    "What an estimator answers. SettingError at the objective's first step for a mask or a loss that cannot be right, and whenever its code fails."
+    name = ESTIMATORS.told(estimator)
+    if getattr(objective, "asked", False):
+        with ESTIMATORS.named(estimator): return estimator(logits, selectable, context, loss_of_each)[0]
+    def watched(mask):
+        _check_mask(name, mask, selectable)
+        return loss_of_each(mask)
+    with ESTIMATORS.named(estimator): answer = estimator(logits, selectable, context, watched)
+    if not isinstance(answer, tuple) or len(answer) != 2: raise SettingError(f"{name} must return its loss and its mask, got {shown(answer)}")
+    loss, mask = answer
+    _check_mask(name, mask, selectable)
+    if not isinstance(loss, Tensor) or loss.ndim: raise SettingError(f"{name} must return a loss of one number, got {shown(loss)}")
+    if logits.requires_grad: # else the generator is frozen
+        way = torch.autograd.grad(loss, logits, retain_graph=True, allow_unused=True)[0] if loss.requires_grad else None
+        if way is None: raise SettingError(f"{name} must return a loss with a gradient for the generator's logits: it has none, so nothing would be learned")
+    objective.asked = True
+    return loss
 
 # %% ../nbs/hood/check.ipynb #f05ddf35
 _SIZES = re.compile( # what a configuration may say otherwise than its kind's usual one, and the network still answers as the table says

@@ -21,7 +21,7 @@ from .errors import ModelError, SettingError, check_name, check_number, closest,
 from .registry import ESTIMATORS, OBJECTIVES, register_estimator, register_objective
 from .select import gumbel_noise, gumbel_softmax, topk_mask
 from .processor import reads
-from .check import positions
+from .check import ask_estimator, positions
 from .model import RationaleModel, to_device
 from .loss import annealed_alpha, prediction_kd_loss, rationale_kd_loss, rekd_loss, sparsity_of_each
 
@@ -232,7 +232,7 @@ class RE:
             each, found = self.losses(model.predict(many, mask), mask, model.selectable(many), many, context)
             parts.update(found)
             return each
-        return find_estimator(self.estimator)(model.select(batch), selectable, context, loss_of_each)[0], parts
+        return ask_estimator(self, find_estimator(self.estimator), model.select(batch), selectable, context, loss_of_each), parts
 
 # %% ../nbs/05_objective.ipynb #0c932fe4
 @patch
@@ -413,7 +413,7 @@ def __call__(self: REKD, model: RationaleModel, batch: dict, context: StepContex
         kd_y = self.prediction_loss(classes, read, of, context.T)
         parts["kd_y"] = kd_y.mean()
         return weigh(re, none, kd_y)
-    loss, _ = find_estimator(self.estimator)(logits, selectable, context, loss_of_each)
+    loss = ask_estimator(self, find_estimator(self.estimator), logits, selectable, context, loss_of_each)
     kd_r = self.rationale_loss(logits, batch, selectable, context, theirs)
     return loss + weigh(none, kd_r, none), parts | dict(kd_r=kd_r, agreement=agreement(best, best_of_teacher))
 

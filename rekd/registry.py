@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
-from .errors import MissingError, SettingError, closest, shown
+from .errors import MissingError, RekdError, SettingError, closest, one_line, shown
 
 # %% ../nbs/hood/registry.ipynb #e94ce4b1
 class Registry(dict[str, Any]):
@@ -25,13 +25,14 @@ class Registry(dict[str, Any]):
     def register(self,
         name: str, # what presets, files and the command line call it
     ):
-        "A decorator that gives a class or function its name. SettingError if another one has it."
+        "A decorator that gives a class or function its name. SettingError for what cannot be called, or if another one has the name."
         if not isinstance(name, str) or not name.strip(): raise SettingError(f"a {self.what} needs a name, got {shown(name)}")
         def give(part):
+            if not callable(part): raise SettingError(f"the {self.what} {name!r} must be a class or a function, got {shown(part)}")
             other = self.get(name, part)
-            mine, theirs = (getattr(p, "__module__", None) for p in (part, other))
-            again = "__main__" in (mine, theirs) and getattr(part, "__qualname__", None) == getattr(other, "__qualname__", None) # a notebook's cell
-            if mine != theirs and not again:
+            (mine, called), (theirs, known) = ((getattr(p, "__module__", None), getattr(p, "__qualname__", None)) for p in (part, other))
+            again = called == known and (mine == theirs or "__main__" in (mine, theirs)) # a module read anew, a notebook's cell
+            if not again and not mine == theirs == "__main__": # a cell that was changed
                 raise SettingError(f"the {self.what} {name!r} of {mine} is already one of {theirs}: choose another name")
             self[name] = part
             return part
@@ -45,6 +46,19 @@ class Registry(dict[str, Any]):
         if name in self or name in self.known(): return self[name]
         raise SettingError(f"unknown {self.what} {shown(name)}{closest(str(name), self)}: expected one of {', '.join(self)}. "
                            "One of your own needs its plugin: --plugin MODULE, or rekd.registry.load_plugins")
+    def told(self, part) -> str: # such as "the estimator 'mine' of /home/me/mine.py"
+        "What to call a part, or an object of its class, in a message."
+        name = next((n for n, p in self.items() if p is part or p is type(part)), getattr(part, "__name__", type(part).__name__))
+        module = getattr(part, "__module__", None) or "__main__"
+        return f"the {self.what} {name!r} of {getattr(sys.modules.get(module), '__file__', None) or module}"
+    @contextmanager
+    def named(self, part):
+        "While a registered part of one's own is at work, its errors are SettingErrors that name it."
+        own = any(p is part or p is type(part) for p in self.values()) and not str(getattr(part, "__module__", "")).startswith("rekd.")
+        try: yield
+        except Exception as e:
+            if not own or isinstance(e, RekdError | MemoryError) or type(e).__name__ == "OutOfMemoryError": raise # torch has its own
+            raise SettingError(f"{self.told(part)} fails: {type(e).__name__}: {one_line(e)}") from e
 
 # %% ../nbs/hood/registry.ipynb #362b0076
 BACKBONES = Registry("backbone") # `model_type` of a `Backbone.config` -> what builds it

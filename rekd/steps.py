@@ -15,6 +15,7 @@ import torch
 from accelerate import Accelerator
 from fastcore.basics import patch
 from .errors import RekdError, SettingError, check_name, check_number, shown
+from .registry import OBJECTIVES
 from .checkpoint import RunFolder
 from .select import temperature
 from .model import RationaleModel, to_device
@@ -135,7 +136,9 @@ class Step(torch.nn.Module):
     def __init__(self, model, objective):
         super().__init__()
         self.model, self.objective = model, objective
-    def forward(self, batch, context): return _check_answer(self.objective(self.model, batch, context))
+    def forward(self, batch, context):
+        with OBJECTIVES.named(self.objective): answer = self.objective(self.model, batch, context)
+        return _check_answer(answer)
 
 # %% ../nbs/hood/steps.ipynb #bdb92885
 def param_groups(model, objective, config) -> list[dict]: # params, and `scale`: how many times the learning rate
