@@ -260,6 +260,7 @@ def _as_dataset(rows, **options):
         raise DataError("rows in memory are a DataFrame, a datasets.Dataset, or a list of (input, label) pairs or of dicts; "
                         f"these cannot be read: {one_line(e)}") from e
 
+# %% ../nbs/hood/data.ipynb #d011bbcf
 def rows_in_memory(
     data, # a DataFrame, a `datasets.Dataset`, an iterable of (input, label) pairs or of dicts; or a dict of train, test and perhaps val
     **options, # of `read_data`, such as text_column and label_column

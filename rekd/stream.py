@@ -64,6 +64,7 @@ def _csv_rows(lines: Iterator[str], name: str, tabs: bool, column: str | None) -
             yield dict(zip(header, cells))
     except csv.Error as e: raise DataError(f"{name}, line {start}: {e}; a field that holds a quote is quoted, and its quotes are doubled") from None
 
+# %% ../nbs/hood/stream.ipynb #299298f4
 def _json_rows(lines: Iterator[str], name: str) -> Iterator[dict]:
     "Rows of JSON lines, or of one JSON list. DataError for a line that is no object."
     head, lines = _peek(lines)
