@@ -207,6 +207,8 @@ def _extended(base, file: Path) -> Path:
         raise SettingError(f"{file}: extends must be the name or the file of one preset, got {shown(base)}")
     beside = file.parent / (base if base.endswith(".toml") else f"{base}.toml")
     if beside.is_file() and beside.resolve() != file.resolve(): return beside
+    if beside.resolve() == file.resolve() and (base.endswith(".toml") or base not in preset_files()):
+        raise SettingError(f"{file} extends itself: name another preset or file, or leave extends out")
     try: found = find_preset(Path(base) if Path(base).is_absolute() else beside if base.endswith(".toml") else base)
     except RekdError as e: raise type(e)(f"{file}: extends: {e}") from e
     return found
