@@ -322,7 +322,8 @@ def _explain_table(command: Explain, table: Path):
         if whole and done != total: raise SettingError(f"{out} has {done} answers, and {table} has {total} rows: name another --out")
         if done and not whole: os.truncate(lines, end)
         if done == total and out.exists(): return print(f"{out} has all its answers: nothing is left to do.")
-    found, first = Counter(), ""
+    found: Counter = Counter()
+    first = ""
     with tqdm(total=total, initial=done, unit=" rows", desc="explaining", disable=None) as bar:
         try:
             for answer in write_answers(answers(done + 1, done), lines, kind, model.config.labels):

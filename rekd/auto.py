@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from transformers import AutoConfig, AutoModel, AutoModelForImageClassification, AutoModelForSequenceClassification, PreTrainedConfig, PreTrainedModel
 from transformers.utils import ModelOutput
-from .errors import DataError
+from .errors import DataError, SettingError, shown
 from .model import RationaleModel, to_device
 
 # %% ../nbs/hood/auto.ipynb #a07e0006
@@ -37,14 +37,30 @@ class RekdOutput(ModelOutput):
     logits: Tensor | None = None # (B, C) of the classes, from the rationale alone
     rationale: Tensor | None = None # (B, L) 1 = kept; all ones for a model that never learned to select
 
+# %% ../nbs/hood/auto.ipynb #a07e0010
+def _float_type(dtype) -> torch.dtype: # float32 if None or "auto"
+    "A type of weights by name. SettingError for one that is none."
+    kind = getattr(torch, dtype, None) if isinstance(dtype, str) and dtype != "auto" else dtype
+    if dtype in (None, "auto"): return torch.float32
+    if isinstance(kind, torch.dtype) and kind.is_floating_point: return kind
+    raise SettingError(f"dtype must be a floating-point type, such as 'float32', got {shown(dtype)}")
+
+def _refuse_changes(own: RekdConfig, model: RationaleModel, told: dict):
+    "SettingError for an option that would make another model of a saved one."
+    for name, value in told.items():
+        if (name in vars(model.config) or name in ("num_labels", "id2label", "label2id")) and value != (is_ := getattr(own, name)):
+            raise SettingError(f"{name}={shown(value)} cannot change a trained model, which has {shown(is_)}: leave it out")
+
 # %% ../nbs/hood/auto.ipynb #a07e0009
 class RekdForClassification(PreTrainedModel):
     "A `RationaleModel` in transformers' clothes: the model itself is `.model`."
     config_class = RekdConfig
     def __init__(self,
         config: RekdConfig, # of the same folder
-        model: RationaleModel, # what answers
+        model: RationaleModel | None = None, # what answers
     ):
+        "SettingError without a model: a configuration alone has no weights."
+        if model is None: raise SettingError("a saved model is loaded with its weights: use from_pretrained(FOLDER) instead of from_config")
         super().__init__(config)
         self.model = model
     @classmethod
@@ -58,8 +74,9 @@ class RekdForClassification(PreTrainedModel):
         "Load a saved model, one without `model_type` as well. Errors as in `RationaleModel.from_pretrained`."
         known = {k: v for k, v in kwargs.items() if k in ("force_download", "token", "cache_dir", "local_files_only", "revision")}
         model = RationaleModel.from_pretrained(str(pretrained_model_name_or_path), **known)
-        out = cls(config or RekdConfig(**vars(model.config)), model).eval()
-        return out.to(dtype) if isinstance(dtype, torch.dtype) else out
+        own, told = RekdConfig(**vars(model.config)), {k: getattr(config, k) for k in ("sparsity", "num_labels", "id2label") if hasattr(config, k)}
+        _refuse_changes(own, model, told | kwargs) # AutoModel puts some into the configuration
+        return cls(config or own, model).eval().to(_float_type(dtype))
     def save_pretrained(self, save_directory: str | Path, **kwargs):
         "Write the folder that `RationaleModel.save_pretrained` writes."
         return self.model.save_pretrained(save_directory, **kwargs)

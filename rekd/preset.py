@@ -6,7 +6,7 @@
 __all__ = ['Preset', 'load_preset', 'own_name', 'resolve', 'preset_text']
 
 # %% ../nbs/hood/preset.ipynb #dda6029c
-import inspect, json, os, tomllib, types
+import inspect, json, math, os, tomllib, types
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -207,6 +207,8 @@ def _extended(base, file: Path) -> Path:
         raise SettingError(f"{file}: extends must be the name or the file of one preset, got {shown(base)}")
     beside = file.parent / (base if base.endswith(".toml") else f"{base}.toml")
     if beside.is_file() and beside.resolve() != file.resolve(): return beside
+    if beside.resolve() == file.resolve() and (base.endswith(".toml") or base not in preset_files()):
+        raise SettingError(f"{file} extends itself: name another preset or file, or leave extends out")
     try: found = find_preset(Path(base) if Path(base).is_absolute() else beside if base.endswith(".toml") else base)
     except RekdError as e: raise type(e)(f"{file}: extends: {e}") from e
     return found
@@ -239,6 +241,7 @@ def _checked(file: Path, tree: dict) -> dict: # the tree, with None for "none"
                 if o: objective_class(o)
                 raise SettingError(f"unknown setting {name}{closest(name, known)}")
             except SettingError as e: raise SettingError(f"{file}: {e}") from None
+        if isinstance(value, float) and not math.isfinite(value): raise SettingError(f"{file}: {name} must be a finite number, got {value}")
         try: out[name] = typed(name, value, known[name])
         except SettingError as e: raise SettingError(f"{file}: {e}") from None
     return _grown(out)

@@ -156,7 +156,7 @@ def _columns(name: str, tables: dict[str, Table], text_column, label_column) -> 
             theirs = t.table.column_names
             what = "'text' or 'image'" if c == "text" and text_column is None else repr(c)
             if theirs.count(c) != 1:
-                e = (NoColumn if c not in theirs else DataError)(
+                e: Any = (NoColumn if c not in theirs else DataError)(
                     f"{t.file}: {part} has {'no' if c not in theirs else 'more than one'} column {what}; "
                     f"its columns are {theirs}{closest(c, theirs)}; --{option}-column (or {option}_column) names another")
                 e.option = f"{option}_column"

@@ -180,7 +180,8 @@ def diverged(run: RunFolder, plan: Plan, progress: Progress, what: str, parts: d
     "Leave a note in `diverged.json`, then raise TrainingDiverged."
     step, c, parts = progress.step, plan.config, {k: str(v) for k, v in parts.items()}
     run.note("diverged.json", json.dumps(dict(what=what, step=step, lr=plan.lr(step), temperature=plan.context(step).T, parts=parts)))
-    kept = f"the last good checkpoint stays in {run.out}" if run.out else "nothing was written"
+    there = run.out and any(run.out.glob("checkpoint-*"))
+    kept = f"the last good checkpoint stays in {run.out}" if there else "no checkpoint was written yet" if run.out else "nothing was written"
     raise TrainingDiverged(f"{what} at step {step} ({parts}); {kept}: lower lr={c.lr}, clip gradients, or raise T_end={c.T_end}")
 
 def check_weights(model: RationaleModel, run: RunFolder, plan: Plan, progress: Progress):

@@ -8,8 +8,9 @@ import pytest
 import torch
 from PIL import Image
 from rekd.auto import RekdConfig, RekdForClassification
-from rekd.errors import DataError, ModelError
+from rekd.errors import DataError, ModelError, SettingError
 from rekd.model import RationaleModel
+from rekd.run import find_model
 from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoModelForImageClassification, AutoModelForSequenceClassification, AutoTokenizer, pipeline
 
 TOP = Path(__file__).resolve().parents[1]
@@ -101,6 +102,7 @@ def test_our_own_loading_needs_no_registration(folder):
     "Files with `model_type` do not confuse transformers where rekd.auto was never imported."
     code = f"""import sys; sys.path.insert(0, {str(TOP)!r})
 from rekd.model import RationaleModel
+from rekd.run import find_model
 assert "rekd.auto" not in sys.modules
 print(RationaleModel.from_pretrained({str(folder)!r}).explain("good").label)"""
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=True).stdout.strip()
@@ -108,3 +110,16 @@ print(RationaleModel.from_pretrained({str(folder)!r}).explain("good").label)"""
 def test_import_rekd_stays_light():
     code = f"""import sys; sys.path.insert(0, {str(TOP)!r}); import rekd; print({{"torch", "transformers", "huggingface_hub", "fastcore"}} & set(sys.modules))"""
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=True).stdout.strip() == "set()"
+
+
+@pytest.mark.parametrize("auto", [AutoModel, RekdForClassification])
+@pytest.mark.parametrize("options, said", [(dict(sparsity=0.9), "sparsity=0.9 cannot change"), (dict(num_labels=5), "(num_labels=5|id2label=.*) cannot change"),
+                                           (dict(id2label={0: "a", 1: "b"}), "id2label=.* cannot change"), (dict(dtype="int8"), "dtype must be")])
+def test_an_option_that_cannot_be_followed_is_refused(auto, options, said):
+    with pytest.raises(SettingError, match=said): auto.from_pretrained(find_model("imdb-small"), **options)
+
+
+def test_half_precision_by_its_name_and_a_model_without_weights():
+    loaded = RekdForClassification.from_pretrained(find_model("imdb-small"), dtype="float16")
+    assert {p.dtype for p in loaded.parameters()} == {torch.float16}
+    with pytest.raises(SettingError, match="use from_pretrained"): AutoModel.from_config(loaded.config)

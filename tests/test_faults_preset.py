@@ -482,3 +482,11 @@ def test_shipped_rows_are_rows_of_their_studies(shipped):
     names = [n for n in preset_files(study=True) if results_file(n).is_file()]
     assert len(names) > 20 and [n for n in names if conflict(load_preset(n, study=True), n, {})] == ["starter-teacher"]
     assert all(r["done"] for r in planned("demo")) and len(planned("demo")) == 12
+
+
+@pytest.mark.parametrize("body, said", [('extends = "mine"\n', "mine.toml extends itself"), ('extends = "mine.toml"\n', "mine.toml extends itself"),
+                                        ("[train]\nlr = inf\n", "mine.toml: train.lr must be a finite number, got inf"),
+                                        ("[model]\nsparsity = nan\n", "mine.toml: model.sparsity must be a finite number, got nan")])
+def test_a_file_that_extends_itself_and_what_is_no_number_name_the_file(body, said, tmp_path):
+    (tmp_path / "mine.toml").write_text(body)
+    with pytest.raises(SettingError, match=said): load_preset(tmp_path / "mine.toml")

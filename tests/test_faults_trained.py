@@ -23,6 +23,7 @@ UNMARKED = {
     "test_judge.py": "looks at masks and gradients, and asserts that rows, table and page agree",
     "test_teachers.py": "looks at gradients, and at what is in rows",
     "test_units.py": "looks at gradients, and at what is in rows",
+    "test_plugins.py": "every training in it is refused at its first step, or asserts what is in a row",
     "test_removed.py": "asks a model that took a few steps whether it loads as it was saved",
     "test_faults_net.py": "trains one step to have something to save",
 }
