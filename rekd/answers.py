@@ -320,7 +320,7 @@ def _explain_table(command: Explain, table: Path):
         made = _made(command, model, values() if total else [], table)
         done, end = _started(command, out, out if whole else lines, ".parquet" if whole else kind, model, made, answers)
         if whole and done != total: raise SettingError(f"{out} has {done} answers, and {table} has {total} rows: name another --out")
-        if done and not whole: os.truncate(lines, end)
+        if lines.exists() and not whole: os.truncate(lines, end if done else 0) # half a line goes
         if done == total and out.exists(): return print(f"{out} has all its answers: nothing is left to do.")
     found: Counter = Counter()
     first = ""

@@ -94,7 +94,8 @@ def ready(*files: Path | None):
     "Make the folders of the files that are given, and try to write there. WriteError if that fails, or if a folder is in a file's place."
     for file in files:
         if file is None: continue
-        if file.is_dir(): raise WriteError(f"{file} is a folder: name a file in it")
+        with writing(file): folder = file.is_dir()
+        if folder: raise WriteError(f"{file} is a folder: name a file in it")
         with writing(file):
             file.parent.mkdir(parents=True, exist_ok=True)
             if file.exists() and not file.is_file(): continue # a device or a pipe
