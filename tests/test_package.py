@@ -131,7 +131,7 @@ def test_every_import_is_a_declared_dependency(wheel):
             if isinstance(node, ast.Import): used |= {a.name.split(".")[0] for a in node.names}
             if isinstance(node, ast.ImportFrom) and not node.level: used.add(node.module.split(".")[0])
     foreign = {names.get(m, m).lower() for m in used - set(sys.stdlib_module_names) - {"rekd"}}
-    extras = {"gradio", "ipywidgets"} # of `serve` and `explore`, which say so where they are missing
+    extras = {"gradio", "ipywidgets", "onnx", "onnxruntime"} # of `serve`, `explore` and `export`, which say so where they are missing
     assert foreign - extras == declared - {"jinja2"}, (foreign - declared, declared - foreign) # huggingface_hub fills the model card with jinja2
 
 
