@@ -308,4 +308,4 @@ def test_whole_numbers_pass_for_floats_and_none_where_it_may_stand():
     assert (c.train.sparsity_start, c.objective.options["alpha"], c.data.n_train, c.train.clip) == (1, None, None, 2)
 
 
-def test_objectives_are_all_there(): assert list(objectives()) == ["cls", "random", "re", "rekd"]
+def test_objectives_are_all_there(): assert list(objectives()) == ["cls", "random", "re", "rekd", "reader"]
