@@ -74,7 +74,7 @@ def its_data(command, model, folder: str) -> tuple[str, bool, int | None]: # dat
 # %% ../nbs/hood/answers.ipynb #d0a7a002
 def test_rows(command, model, folder: str): # a `rekd.data.Rows`; of how many rows (None: all)
     "The test part that a command names, or else the run's own. Errors as in `read_data`, MissingError if the run's data are gone."
-    from rekd.rows import NoColumn, read_data
+    from rekd.rows import read_data
     from rekd.run import row_settings
     dataset, starter, n_test = its_data(command, model, folder)
     found = {} if command.starter else its_row(folder)
@@ -84,11 +84,12 @@ def test_rows(command, model, folder: str): # a `rekd.data.Rows`; of how many ro
     columns = {c: own.get(f"data.{c}") if getattr(command, c, None) is None else getattr(command, c) for c in ("text_column", "label_column")}
     def read():
         try: return read_data(dataset, starter, ("test",), model.config.labels, split=source.get("split", False), evidence=True, **columns)
-        except NoColumn as e: # other data need not have the run's columns
-            if not command.dataset or getattr(command, e.option) is not None or columns[e.option] is None: raise
-            logging.getLogger("rekd.data").warning(f"{dataset} has no column {columns[e.option]!r}, which the run has learned from: "
-                                                   f"the usual one is read, and --{e.option.replace('_', '-')} names another")
-            columns[e.option] = None
+        except DataError as e: # other data need not have the run's columns
+            option = getattr(e, "missing", None)
+            if not option or not command.dataset or getattr(command, option) is not None or columns[option] is None: raise
+            logging.getLogger("rekd.data").warning(f"{dataset} has no column {columns[option]!r}, which the run has learned from: "
+                                                   f"the usual one is read, and --{option.replace('_', '-')} names another")
+            columns[option] = None
             return read()
     rows = read()
     then, now = source.get("parts", {}).get("test", {}).get("content"), rows.content["test"]
@@ -400,7 +401,7 @@ def run_report(command: Report):
               f"{len(rows):,} of the {len(test):,} test rows{' (n_test)' * whole[0]['part']} of {title}: a sample by chance, each class with its share "
               f"(seed {command.seed}), in the order of the rows.")
     about = " ".join(filter(None, [chosen, taken, "Here texts are read whole, in windows." if humans else ""]))
-    data = report_data(models, sources, truths, humans, about, whole, f"rekd {__version__}: {typed(command)}", judged=judged)
+    data = report_data(models, sources, truths, humans, about, whole, f"rekd {__version__}: {typed(command)}", judged=judged or None)
     save(command.out, report_page(data, f"Rationales on {title.partition(',')[0]}"))
     if taken: print(taken)
     print(table([dict(model=name) | w for name, w in zip(models, whole)],

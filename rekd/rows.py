@@ -139,10 +139,6 @@ def cache_folder() -> Path:
     return Path(datasets.config.HF_DATASETS_CACHE)
 
 # %% ../nbs/hood/rows.ipynb #0b3be80a
-class NoColumn(DataError):
-    "A column that is not there."
-    option = "" # text_column or label_column: what would name another
-
 def _columns(name: str, tables: dict[str, Table], text_column, label_column) -> tuple[str, str]:
     "Which columns are the input and the label. DataError if one is missing, or there twice."
     have = next(iter(tables.values())).table.column_names
@@ -156,10 +152,10 @@ def _columns(name: str, tables: dict[str, Table], text_column, label_column) -> 
             theirs = t.table.column_names
             what = "'text' or 'image'" if c == "text" and text_column is None else repr(c)
             if theirs.count(c) != 1:
-                e: Any = (NoColumn if c not in theirs else DataError)(
+                e: Any = DataError(
                     f"{t.file}: {part} has {'no' if c not in theirs else 'more than one'} column {what}; "
                     f"its columns are {theirs}{closest(c, theirs)}; --{option}-column (or {option}_column) names another")
-                e.option = f"{option}_column"
+                if c not in theirs: e.missing = f"{option}_column" # for who has another column to offer
                 raise e
     return columns[0], columns[1]
 
