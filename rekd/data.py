@@ -273,8 +273,14 @@ def rows_in_memory(
     with tempfile.TemporaryDirectory() as folder, bars_on_terminals():
         for part, rows in parts.items(): rows.to_parquet(f"{folder}/{part}.parquet")
         plain = lambda text: re.sub(rf"{re.escape(folder)}(/(\w+)\.parquet)?", lambda m: m[2] or "memory", text)
+        def clean(record): # a warning names no temporary file
+            record.msg = plain(str(record.msg))
+            return True
+        log = logging.getLogger("rekd.data")
+        log.addFilter(clean)
         try: rows = read_data(f"{folder}/memory.parquet" if "memory" in parts else folder, **options)
         except RekdError as e: raise type(e)(plain(str(e))) from None
+        finally: log.removeFilter(clean)
     return replace(rows, name="memory", title="rows in memory", where={k: plain(w) for k, w in rows.where.items()})
 
 def any_rows(

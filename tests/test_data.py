@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from rekd.processor import ImageProcessor
 from rekd.errors import DataError
-from rekd.data import Examples, load_data, loader, make_batches, paper_augment
+from rekd.data import Examples, load_data, loader, make_batches, paper_augment, rows_in_memory
 from rekd.rows import load_rows, stratified_split
 from rekd.vocabulary import trim_vocabulary
 from tiny import text_processor
@@ -306,3 +306,11 @@ def test_a_class_may_be_called_none(tmp_path):
     for part in ("train", "test"): (tmp_path / f"{part}.csv").write_text("text,label\nka,None\nNA,NA\nle,None\n")
     rows, labels = load_rows(str(tmp_path))
     assert labels == ["NA", "None"] and rows["train"]["input"] == ["ka", "NA", "le"]
+
+
+def test_a_warning_about_rows_in_memory_names_no_temporary_file(caplog):
+    pairs = [(f"a film {i % 7}", "Good" if i % 3 else "good") for i in range(40)] + [(f"a film {i % 7}", "dull") for i in range(40)]
+    rows_in_memory(pairs)
+    said = [r.getMessage() for r in caplog.records if r.name == "rekd.data"]
+    assert any("stand in train or val too" in s for s in said) and any("look alike" in s for s in said) # two kinds
+    assert all("/" not in s and s.startswith("memory") for s in said), said
