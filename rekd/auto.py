@@ -92,14 +92,19 @@ class RekdForClassification(PreTrainedModel):
         pixel_values: Tensor | None = None, # (B, 3, H, W) of the folder's image processor, for a model of pictures
         labels: Tensor | None = None, # (B,) numbers of the classes, for the loss
         token_type_ids: Tensor | None = None, # not read: there is one text
-    ) -> RekdOutput:
-        "Logits from the top-k rationale. DataError for inputs of the wrong kind or size."
+        return_dict: bool | None = None, # False: a tuple of what there is of loss, logits and rationale
+        **told: Any, # other arguments of transformers, such as output_attentions: refused unless None or False
+    ) -> RekdOutput | tuple:
+        "Logits from the top-k rationale. DataError for inputs of the wrong kind or size, SettingError for an argument without a meaning here."
+        if other := [name for name, value in told.items() if value is not None and value is not False]:
+            raise SettingError(f"{other[0]} has no meaning for a select-predict model: leave it out")
         batch, places = _texts(self.model, input_ids, attention_mask) if pixel_values is None else _pictures(self.model, pixel_values)
         selectable = self.model.selectable(batch)
         mask = self.model.mask(self.model.select(batch), selectable) if self.model.config.selects else selectable.float()
         logits = self.model.predict(batch, mask)
         loss = None if labels is None else torch.nn.functional.cross_entropy(logits, labels)
-        return RekdOutput(loss=loss, logits=logits, rationale=places(mask))
+        out = RekdOutput(loss=loss, logits=logits, rationale=places(mask))
+        return out.to_tuple() if return_dict is False else out
 
 # %% ../nbs/hood/auto.ipynb #a07e0011
 def special_ends(tokenizer) -> tuple[int, int]: # how many tokens it puts before a text, and after it
@@ -113,11 +118,14 @@ def _texts(model: RationaleModel, ids: Tensor | None, valid: Tensor | None):
     if ids is None or not hasattr(p, "tokenizer"):
         raise DataError(f"this model reads {'texts: give input_ids' if hasattr(p, 'tokenizer') else 'pictures: give pixel_values'}")
     if p.unit != "piece": raise DataError(f"this model keeps whole {p.unit}s, which ids do not tell: ask its .model, which reads texts")
-    before, after = special_ends(p.tokenizer)
+    if ids.ndim != 2: raise DataError(f"input_ids must be a batch of shape (B, L), got {tuple(ids.shape)}")
+    (before, after), ends = special_ends(p.tokenizer), p.tokenizer("a")["input_ids"]
     left = getattr(p.tokenizer, "truncation_side", "right") == "left"
     rows, whence = [], []
     for row, real in zip(ids, torch.ones_like(ids).bool() if valid is None else valid.bool()):
         at = real.nonzero().squeeze(-1).tolist()
+        if row[at[:before] + at[len(at) - after:]].tolist() != ends[:before] + ends[len(ends) - after:]:
+            raise DataError(f"input_ids stand without the special tokens of this model's tokenizer, such as {p.tokenizer.decode(ends)}: use it as it is")
         room, words = p.max_length - before - after, at[before:len(at) - after]
         if not words: raise DataError("a text has nothing to read: no token is left of it")
         at = at[:before] + (words[-room:] if left else words[:room]) + at[len(at) - after:]

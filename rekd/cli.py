@@ -178,14 +178,15 @@ def file_name(name: str) -> str: # the same
 def run_study(command: Study):
     "Run what is missing of a study and print all its rows."
     from rekd.preset import load_preset, own_name, read_overrides
-    from rekd.study import conflict, missing_data, planned, results_file, study
+    from rekd.study import conflict, cannot_start, planned, results_file, study
     from rekd.machine import is_main
     preset, changes = load_preset(command.preset, study=True), read_overrides(changes_of(command))
     if command.teacher: changes["objective.teacher"] = command.teacher
     name = own_name(preset) if command.name is None else file_name(command.name)
     if command.dry_run:
-        show_plan(runs := planned(preset, command.objectives, command.seeds, command.starts, changes, name))
-        why = conflict(preset, name, changes) or missing_data(preset, runs, changes)
+        runs = planned(preset, command.objectives, command.seeds, command.starts, changes, name)
+        why = conflict(preset, name, changes) or cannot_start(preset, runs, changes)
+        show_plan(runs)
         if why: print(f"But it would not start: {why}")
         return
     rows = study(preset, command.objectives, command.seeds, command.starts, changes, name=name)

@@ -9,7 +9,7 @@ __all__ = ['DataSettings', 'ModelSettings', 'ObjectiveSettings', 'RunConfig']
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
-from .errors import SettingError, check_name, check_number
+from .errors import SettingError, check_name, check_number, shown
 from .processor import UNITS
 from .model import ModelConfig
 from .objective import check_dropped
@@ -60,6 +60,8 @@ class ModelSettings:
     def __post_init__(self):
         for name in ("num_layers", "max_length", "image_size"):
             if getattr(self, name) is not None: check_number(name, getattr(self, name), "[1, inf)", whole=True)
+        if not isinstance(self.backbone, str) or not self.backbone.strip():
+            raise SettingError(f"backbone must be the name or folder of a network, got {shown(self.backbone)}")
         check_name("pixels", self.pixels, ("network", "imagenet"))
         check_name("unit", self.unit, UNITS)
         shared = {f.name for f in fields(self)} & {f.name for f in fields(ModelConfig)} - {"backbone"}
@@ -73,6 +75,8 @@ class ObjectiveSettings:
     start: str = "paper" # where training begins, one of `STARTS`
     teacher: str | None = None # whose RE model teaches: a preset, a run, a folder, or a hub id
     options: dict = field(default_factory=dict) # the other arguments of the objective's class
+    def __post_init__(self):
+        if self.teacher is not None and not str(self.teacher).strip(): raise SettingError('teacher must name a model, got ""; "none" stands for no teacher')
 
 # %% ../nbs/hood/config.ipynb #5e4b68eb
 @dataclass(frozen=True)

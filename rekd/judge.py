@@ -66,7 +66,9 @@ def check_judge(
     check_selects(model)
     if reader.config.selects:
         raise ModelError("a reader has met no generator, and this one has its own: train one by `rekd train PRESET --objective reader`")
-    read_alike({"the reader": reader, "the model": model})
+    read_alike({"the reader": reader, "the model": model}, may_differ="max_length")
+    far, longest = (getattr(m.processor, "max_length", 0) for m in (reader, model))
+    if far < longest: raise ModelError(f"the reader learned from {far} tokens, and the model reads up to {longest}: train one by --set max_length={longest}")
 
 def judge_choice(
     model: RationaleModel, # that selects

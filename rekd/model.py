@@ -305,6 +305,7 @@ def table_column(
     text_column: str | None = None, # of texts or pictures; None: text, image, img or input, the first that is there
 ): # that column
     "The inputs in a table. DataError for a column that is not there."
+    if not is_table(table): raise SettingError(f"text_column={shown(text_column)} names a column of a table, got {type(table).__name__}: leave it out")
     names = list(table.column_names if hasattr(table, "column_names") else table.columns)
     found = [c for c in ((text_column,) if text_column is not None else ("text", "image", "img", "input")) if c in names]
     if found: return table[found[0]]
@@ -320,7 +321,7 @@ def listed(
     text_column: str | None = None, # of a table, see `table_column`
 ) -> tuple[list, bool]:
     "Inputs as a list, and whether a single one was given."
-    if is_table(x): x = table_column(x, text_column)
+    if is_table(x) or text_column is not None: x = table_column(x, text_column)
     if getattr(x, "ndim", None) == 0: x = x.item() # an array of one text
     one = isinstance(x, (str, bytes)) or not (isinstance(x, Sequence) or hasattr(x, "tolist") or hasattr(x, "__next__")) # a column, an array, a generator
     return [x] if one else list(x), one
@@ -328,8 +329,9 @@ def listed(
 # %% ../nbs/03_model.ipynb #ee9a4025
 def _check_asked(model: RationaleModel, mask: str, sparsity: float | None, batch_size: int):
     "SettingError for a wrong setting, ModelError for a model that never learned to select."
-    check_selects(model)
-    check_name("mask", mask, _MASKS)
+    if mask != "none": check_selects(model)
+    if sparsity is not None and mask != "topk":
+        raise SettingError(f"sparsity={shown(sparsity)} has no effect on the {mask} mask: leave it out, or take mask='topk'")
     if sparsity is not None: check_number("sparsity", sparsity, "(0, 1]")
     check_number("batch_size", batch_size, "[1, inf)", whole=True)
 
@@ -342,10 +344,11 @@ def explain_each(self: RationaleModel,
     text_column: str | None = None,
 ) -> Iterator[Explanation]:
     "Explanations one by one, in the order of the inputs and in constant memory. Errors as in `explain`."
+    check_name("mask", mask, _MASKS)
     _check_asked(self, mask, sparsity, batch_size)
     def answer(batch):
         with evaluating(self), torch.inference_mode(): return self._explain(self.processor.clean(batch), mask, sparsity)
-    return in_windows(table_column(xs, text_column) if is_table(xs) else xs, answer, batch_size)
+    return in_windows(table_column(xs, text_column) if is_table(xs) or text_column is not None else xs, answer, batch_size)
 
 # %% ../nbs/03_model.ipynb #117c384d
 def _watched(some: Iterable, n: int, what: str) -> Iterable:
@@ -364,6 +367,7 @@ def explain(self: RationaleModel,
 ): # an `Explanation`, or a list of them
     """Predict from a rationale, and return both.
     SettingError for a wrong setting, DataError for an input that cannot be read, ModelError for a model that never learned to select."""
+    check_name("mask", mask, _MASKS)
     _check_asked(self, mask, sparsity, batch_size)
     sources, one = listed(x, text_column)
     sources = self.processor.clean(sources)
@@ -382,8 +386,7 @@ def predict_proba(self: RationaleModel,
     "Class probabilities of each input. Errors as in `explain`."
     how = mask if mask is not None else "topk" if self.config.selects else "none"
     check_name("mask", how, (*_MASKS, "none"))
-    if how != "none": _check_asked(self, how, sparsity, batch_size)
-    check_number("batch_size", batch_size, "[1, inf)", whole=True)
+    _check_asked(self, how, sparsity, batch_size)
     sources = self.processor.clean(listed(x, text_column)[0])
     def answer(some):
         with evaluating(self), torch.inference_mode():
@@ -440,7 +443,7 @@ def build_model(
     scratch = scratch_name(backbone)
     if options.get("freeze_embeddings") is None: options["freeze_embeddings"] = "none" if scratch or not pretrained else "generator"
     image = nets[0].modality == "image"
-    if not image and (mean or std): raise SettingError(f"mean and std scale pixels, the backbone {backbone!r} reads texts: leave them out")
+    if not image and (mean or std): raise SettingError(f"mean and std (a preset's pixels) are for pictures, and {backbone!r} reads texts: leave them out")
     if image and unit != "piece": raise SettingError(f"unit={unit!r} is for texts, and the backbone {backbone!r} reads pictures: leave it out")
     read = dict(size=image_size, mean=mean, std=std) if image else dict(max_length=min(max_length, positions(nets[0]) or max_length), unit=unit)
     processor = load_processor("" if image and scratch else weights_source(backbone), nets[0], **read)

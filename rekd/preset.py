@@ -217,7 +217,7 @@ def _extended(base, file: Path) -> Path:
 def _leaves(tree: dict, above: str = ""):
     "The settings of a tree by their names."
     for k, v in tree.items():
-        if isinstance(v, dict): yield from _leaves(v, f"{above}{k}.")
+        if isinstance(v, dict) and v: yield from _leaves(v, f"{above}{k}.")
         else: yield above + k, v
 
 def _grown(named: dict) -> dict:
@@ -235,6 +235,7 @@ def _checked(file: Path, tree: dict) -> dict: # the tree, with None for "none"
     known = settable()
     out: dict[str, Any] = {}
     for name, value in _leaves(tree):
+        if value == {} and any(k.startswith(f"{name}.") for k in known): continue # an empty table of settings
         if name not in known:
             o = name.split(".")[1] if name.startswith("objective.") and name.count(".") > 1 else None
             try:
@@ -356,8 +357,9 @@ def resolve(
     options = {k: found["objective"].get(k, defaults[k]) for k in options_of(objective)
                if k != "teacher" and (k in found["objective"] or defaults[k] is not inspect.Parameter.empty)}
     _try_out(objective, options)
-    return RunConfig(DataSettings(**found["data"]), ModelSettings(**found["model"]),
-                     ObjectiveSettings(objective, start, found["objective"].get("teacher"), options), TrainConfig(**found["train"]))
+    try: return RunConfig(DataSettings(**found["data"]), ModelSettings(**found["model"]),
+                          ObjectiveSettings(objective, start, found["objective"].get("teacher"), options), TrainConfig(**found["train"]))
+    except SettingError as e: raise (e if changes else SettingError(f"{preset.file}: {e}")) from None
 
 # %% ../nbs/hood/preset.ipynb #c69c0563
 def fitting(

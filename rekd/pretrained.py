@@ -49,7 +49,7 @@ def _timm_net(architecture, options, pretrained=False):
     if depth is None: return net
     blocks = getattr(net, "blocks", [])
     if not _is_vit(net): raise SettingError(f"timm/{architecture} cannot be cut to its first layers: leave num_layers out")
-    check_number(f"num_layers of timm/{architecture}", depth, f"[1, {len(blocks)}]", whole=True)
+    check_number(f"num_layers (or generator_layers) of timm/{architecture}", depth, f"[1, {len(blocks)}]", whole=True)
     net.blocks = blocks[:depth]
     return net
 
@@ -256,7 +256,7 @@ def _cut(config, num_layers, name):
     layers = getattr(config, "num_hidden_layers", None)
     if not isinstance(layers, int):
         raise SettingError(f"{name}, a {config.model_type}, cannot be cut to its first layers: leave num_layers out")
-    check_number(f"num_layers of {name}", num_layers, f"[1, {layers}]", whole=True)
+    check_number(f"num_layers (or generator_layers) of {name}", num_layers, f"[1, {layers}]", whole=True)
     for key, value in vars(config).items(): # Longformer's windows, ModernBERT's layer types
         if isinstance(value, list) and len(value) == layers: setattr(config, key, value[:num_layers])
     config.num_hidden_layers = num_layers
@@ -333,7 +333,7 @@ def first_layers(
         return _hf_backbone(cut, pool)
     takes = inspect.signature(BACKBONES[kind]).parameters if isinstance(kind, str) and kind in BACKBONES else {}
     if "num_layers" not in takes: raise SettingError(f"a {kind} cannot be cut to its first layers: leave generator_layers out")
-    check_number(f"num_layers of this {kind}", n, f"[1, {config.get('num_layers', takes['num_layers'].default)}]", whole=True)
+    check_number(f"num_layers (or generator_layers) of this {kind}", n, f"[1, {config.get('num_layers', takes['num_layers'].default)}]", whole=True)
     return backbone_from_config(config | dict(num_layers=n), pool)
 
 def copy_layers(

@@ -382,10 +382,13 @@ def _made(name: str, parts: tuple[str, ...]) -> tuple[dict[str, Table], Callable
     "The parts of a registered data set. DataError for a part that is missing, or no list of dictionaries with a label."
     import pyarrow as pa
     source, tables = DATASETS.find(name), {}
-    if isinstance(source, type): source = source() # a class: its object makes the rows
+    registered = source
+    with DATASETS.named(registered):
+        if isinstance(source, type): source = source() # a class: its object makes the rows
     for part in parts:
-        if (rows := source(part)) is None and part == "val": continue
-        rows = list(rows) if hasattr(rows, "__iter__") and not isinstance(rows, str | dict) else rows
+        with DATASETS.named(registered):
+            if (rows := source(part)) is None and part == "val": continue
+            rows = list(rows) if hasattr(rows, "__iter__") and not isinstance(rows, str | dict) else rows
         if not isinstance(rows, list) or not rows or not all(isinstance(r, dict) and r.keys() == rows[0].keys() for r in rows):
             raise DataError(f"the data set {name!r} must give its part {part} as a list of dictionaries with the same keys, "
                             f"such as text and label, got {shown(rows)}")

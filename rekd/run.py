@@ -14,6 +14,7 @@ import os
 import platform
 import re
 import subprocess
+from collections.abc import Collection
 from contextlib import contextmanager
 from dataclasses import asdict, fields
 from importlib.metadata import version
@@ -30,7 +31,7 @@ from .settings import settings, shipped
 from .machine import bf16_units, is_main, make_accelerator, resolve_precision
 from .checkpoint import write_text
 from .pretrained import scratch_name, weights_source
-from .processor import IMAGENET
+from .processor import IMAGENET, TextProcessor
 from .model import RationaleModel, build_model
 from .objective import CLS, REKD
 from .estimate import blind_start
@@ -94,12 +95,26 @@ def build(
 
 
 # %% ../nbs/hood/run.ipynb #4f4734e6
-def prepare(config: RunConfig, seed: int) -> tuple[RationaleModel, Data]:
-    "The fresh model and the data of a run."
+_IDLE = {True: ("model.image_size", "model.pixels", "model.final_norm", "data.augment"), # of a model that reads texts
+         False: ("model.max_length", "model.unit", "model.freeze_embeddings", "model.select_special")} # pictures
+
+def prepare(
+    config: RunConfig,
+    seed: int,
+    named: Collection[str] = (), # whole names of the settings that were given beside the preset
+) -> tuple[RationaleModel, Data]:
+    """The fresh model and the data of a run.
+    SettingError for a named setting that means nothing to its inputs, or a goal out of reach; errors as in `load_data`."""
     d = config.data
     rows = read_data(d.name, d.starter, text_column=d.text_column, label_column=d.label_column)
     model = build(config.model, rows.labels, seed)
-    return model, load_data(rows, model.processor, n_train=d.n_train, n_test=d.n_test, val_share=d.val_share, augment=d.augment)
+    text = isinstance(model.processor, TextProcessor)
+    if idle := [name for name in named if name in _IDLE[text]]:
+        raise SettingError(f"{idle[0]} has no effect on a model that reads {'texts' if text else 'pictures'}: leave it out")
+    data = load_data(rows, model.processor, n_train=d.n_train, n_test=d.n_test, val_share=d.val_share, augment=d.augment)
+    selects = getattr(objective_class(config.objective.name), "selects", False)
+    check_goal(Plan(config.train, model.config.sparsity, seed, data.train), SimpleNamespace(selects=selects))
+    return model, data
 
 
 # %% ../nbs/hood/run.ipynb #38f5e73c
@@ -322,10 +337,13 @@ def check_run(seed: int, part: str):
 
 # %% ../nbs/hood/run.ipynb #e5bf96c5
 def check_resume(out: Path, config: RunConfig):
-    "SettingError for a resume with other settings than the run in a folder has."
+    "DataError for a damaged run.json, SettingError for a resume with other settings than the run in a folder has."
     file, started = out / "run.json", any(out.glob("checkpoint-*")) or (out / "finished.json").is_file()
     if started and file.is_file(): # an older run has no such file; `fit` compares all the same
-        check_same(flat(json.loads(file.read_text(encoding="utf-8"))), config, out)
+        try: theirs = flat(json.loads(file.read_text(encoding="utf-8")))
+        except (ValueError, TypeError, AttributeError, KeyError) as e:
+            raise DataError(f"{file} is damaged ({type(e).__name__}: {e}): put the right one back, or start anew in another folder") from None
+        check_same(theirs, config, out)
 
 # %% ../nbs/hood/run.ipynb #ae88c6fb
 def hub_ids(dataset: str, backbone: str) -> dict: # base_model and datasets, where they are known
@@ -372,9 +390,7 @@ def run(
     check_effect(changes, stages(objective, start))
     guide = guide_of(config, None if isinstance(teacher, str) else teacher) # before hours are spent
     out = Path(out or run_folder(name, objective, start, seed, distilled=guide is not None))
-    model, data = prepare(config, seed)
-    selects = getattr(objective_class(objective), "selects", False)
-    check_goal(Plan(config.train, model.config.sparsity, seed, data.train), SimpleNamespace(selects=selects)) # before a first model or a teacher takes its time
+    model, data = prepare(config, seed, changes) # before a first model or a teacher takes its time
     sources = made_from(config, data.rows)
     if start in BEGINS: begin_from(start, model, data, preset, changes, seed, out, quiet, name)
     if resume: check_resume(out, config)

@@ -20,7 +20,8 @@ from .guard import SEEDS
 from .config import DataSettings, RunConfig, differences, flat
 from .preset import (Preset, STARTS, check_effect, check_start, fitting, objectives as known_objectives,
                          load_preset, no_effect, objective_class, options_of, own_name, read_overrides, resolve, stages)
-from .run import claimed, content_hash, guide_of, made_from, row_settings, run, run_folder, this_machine
+from .pretrained import weights_source
+from .run import claimed, content_hash, guide_of, made_from, prepare, row_settings, run, run_folder, this_machine
 
 # %% ../nbs/hood/study.ipynb #c5f5ca0d
 def results_file(name: str) -> Path:
@@ -254,15 +255,17 @@ def conflict(
     return (f"{file} holds {len(found)} rows of other settings, the first is {' '.join(map(str, run_id(r))).strip()} with {why}: "
             "give these runs a name of their own (--name NAME), or move that file away")
 
-def missing_data(
+def cannot_start(
     preset: Preset,
     runs: list[dict], # as of `planned`
     changes: dict, # overrides of the whole study, by their whole names
-) -> str | None: # one line; None if nothing is missing
-    "Which data of the runs that are to do are not there; what has to be read from the hub is not looked for."
+) -> str | None: # one line; None if nothing speaks against it
+    "Why runs that are to do cannot start: each model is built on its data, unless data or weights come from the hub."
     plan = study_plan(preset)["cells"]
     try:
-        for d in [cell_config(preset, plan, r, changes).data for r in runs if not r["done"]]: data_folder(d.name, d.starter)
+        configs = [cell_config(preset, plan, r, changes) for r in runs if not r["done"]]
+        for c in {repr((c.data, c.model, c.train)): c for c in configs}.values():
+            if data_folder(c.data.name, c.data.starter) and Path(weights_source(c.model.backbone)).is_dir(): prepare(c, 0, changes)
     except RekdError as e: return str(e)
     return None
 

@@ -327,3 +327,13 @@ def test_no_more_rows_are_held_than_a_window(home, monkeypatch):
     monkeypatch.setattr(rekd.stream, "write_answers", written)
     main(["explain", "m", "--csv", "in.csv", "--out", "o.jsonl", "--batch-size", "8"])
     assert len(lines("o.jsonl")) == 2000 and 0 < most <= 8 * 16 + 64
+
+
+def test_an_argument_without_effect_is_refused(text_model):
+    for mask in ("none", "deterministic", "sampled"):
+        with pytest.raises(SettingError, match=f"no effect on the {mask} mask"): text_model.predict_proba(["a film"], mask=mask, sparsity=0.2)
+    with pytest.raises(SettingError, match="no effect on the sampled mask"): text_model.explain("a film", mask="sampled", sparsity=0.2)
+    for ask in (text_model, text_model.explain, text_model.predict_proba, text_model.explain_each):
+        for x in ("a film", ["a film"]):
+            with pytest.raises(SettingError, match="names a column of a table"): ask(x, text_column="review")
+    assert np.allclose(text_model.predict_proba(["good"], sparsity=0.5).sum(), 1)

@@ -123,3 +123,21 @@ def test_half_precision_by_its_name_and_a_model_without_weights():
     loaded = RekdForClassification.from_pretrained(find_model("imdb-small"), dtype="float16")
     assert {p.dtype for p in loaded.parameters()} == {torch.float16}
     with pytest.raises(SettingError, match="use from_pretrained"): AutoModel.from_config(loaded.config)
+
+
+def test_ids_without_their_special_tokens_are_refused_and_not_misread(folder):
+    model, tokenizer = AutoModel.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+    bare = tokenizer(TEXTS[0], add_special_tokens=False, return_tensors="pt")["input_ids"]
+    whole = tokenizer(TEXTS[0], return_tensors="pt")["input_ids"]
+    for ids in (bare, whole[:, :-1], whole[:, 1:]):
+        with pytest.raises(DataError, match="without the special tokens"): model(input_ids=ids)
+    with pytest.raises(DataError, match=r"shape \(B, L\), got"): model(input_ids=whole[0])
+
+
+def test_arguments_of_transformers_are_followed_or_refused(folder):
+    model, tokens = AutoModel.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)(TEXTS[0], return_tensors="pt")
+    with torch.inference_mode():
+        out, (logits, rationale) = model(**tokens, output_attentions=None), model(**tokens, return_dict=False, output_hidden_states=False)
+    assert torch.equal(out.logits, logits) and torch.equal(out.rationale, rationale)
+    for name in ("output_attentions", "output_hidden_states", "inputs_embeds"):
+        with pytest.raises(SettingError, match=f"{name} has no meaning"): model(**tokens, **{name: True})

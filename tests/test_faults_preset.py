@@ -490,3 +490,38 @@ def test_shipped_rows_are_rows_of_their_studies(shipped):
 def test_a_file_that_extends_itself_and_what_is_no_number_name_the_file(body, said, tmp_path):
     (tmp_path / "mine.toml").write_text(body)
     with pytest.raises(SettingError, match=said): load_preset(tmp_path / "mine.toml")
+
+
+def test_a_plan_says_what_cannot_start(home, capsys): # noqa: F811
+    "What a run would refuse before it trains, a dry run refuses as well."
+    for change, said in [("n_train=1", "leaves no row of"), ("label_column=nope", "nope"), ("max_length=2", "max_length"),
+                         ("generator_layers=9", "generator_layers"), ("pixels=imagenet", "a preset's pixels"), ("image_size=64", "no effect on a model that reads texts")]:
+        main(["study", "demo", "--dry-run", "--set", *[s for s in ("n_train=20", "n_test=8") if s.split("=")[0] != change.split("=")[0]], change])
+        assert "would not start" in (out := capsys.readouterr().out) and said in out, (change, out)
+    main(["study", "demo", "--dry-run", "--set", "n_train=20", "n_test=8", "val_share=0.5", "epochs=2"])
+    assert "would not start" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("table, said", [("[start.hot]", "unknown setting start.hot"), ("[objective.foo]", "unknown setting objective.foo"), ("[train.lr]", "train.lr must be float"),
+                                         ("[objective.re.loop]", "unknown setting objective.re.loop"), ("[model]\nbackbone = ' '", "name or folder of a network"),
+                                         ('[objective.rekd]\nteacher = ""', '"none" stands for no teacher'), ('[train]\neval_mask = "x"', "eval_mask must be one of")])
+def test_a_line_of_a_file_without_effect_or_sense_is_refused_with_the_files_name(tmp_path, table, said):
+    (tmp_path / "my.toml").write_text(f'extends = "demo"\n{table}\n')
+    line = refused(["train", str(tmp_path / "my.toml"), "--objective", "rekd"])
+    assert said in line and "my.toml" in line
+    (tmp_path / "my.toml").write_text('extends = "demo"\n[train]\n[objective.re]\n[objective.re.train]\n[start.warm.train]\n') # headings alone
+    assert resolve(tmp_path / "my.toml", "re") == resolve("demo", "re")
+
+
+def test_a_setting_of_texts_means_nothing_to_pictures(home): # noqa: F811
+    for name in ("max_length=64", "select_special=false", "freeze_embeddings=none"):
+        assert "has no effect on a model that reads pictures" in refused(f"train cpu-cifar10 --objective re --set n_train=20 n_test=10 val_share=0.5 {name}".split())
+
+
+@pytest.mark.parametrize("text", ["{broken", "[]", "{}", '{"train": 3}'])
+def test_a_damaged_record_of_a_run_is_named_when_it_goes_on(home, text): # noqa: F811
+    args = "train demo --objective re --set n_train=20 n_test=8 val_share=0.5 epochs=1 batch_size=5 --resume".split()
+    main(args)
+    file = home / "runs" / "demo" / "re-paper-2025" / "run.json"
+    file.write_text(text)
+    assert (line := refused(args)) and "run.json is damaged" in line

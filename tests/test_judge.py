@@ -70,3 +70,14 @@ def test_one_command_trains_a_reader_and_one_judges_all_models(home, capsys): # 
     assert json.loads(page.split('id="data">')[1].split("</script>")[0])["judged"] == told["judge"]
     with pytest.raises(SystemExit, match="was trained as random, and a judge"): main(["evaluate", models[0], "--reader", "demo/random-paper-2025"])
     with pytest.raises(SystemExit, match="random-paper-2025: this model was trained as CLS or on random masks"): main(["evaluate", "demo/random-paper-2025", "--reader", "demo/reader-paper-2025"])
+
+
+def test_a_reader_reads_as_far_as_the_model(text_model):
+    short, far = tiny.make_model("bert", selects=False), tiny.make_model("bert", selects=False)
+    short.processor.max_length, far.processor.max_length = text_model.processor.max_length - 1, text_model.processor.max_length + 1
+    data = tiny.text_data()
+    with pytest.raises(ModelError, match=f"train one by --set max_length={text_model.processor.max_length}"): judge_choice(text_model, short, data.test)
+    assert judge_choice(text_model, far, data.test)["rows"] == 8
+    from rekd.evaluate import at_shares, crossed
+    for compare in (at_shares, crossed):
+        with pytest.raises(ModelError, match="the same max_length"): compare(dict(a=text_model, b=short), data.test)

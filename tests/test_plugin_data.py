@@ -105,3 +105,22 @@ def test_a_name_means_one_thing(tmp_path, monkeypatch):
     try:
         with pytest.raises(SettingError, match="needs another name"): data_folder("imdb")
     finally: del DATASETS["imdb"]
+
+
+def test_a_data_set_that_fails_is_named(home): # noqa: F811
+    def raises(part): raise KeyError("no such table")
+    def no_argument(): return []
+    def slowly(part): yield dict(text="a", label="x"); raise OSError("gone")
+    class Broken:
+        def __init__(self): raise ValueError("not ready")
+    for part, said in [(raises, "KeyError"), (no_argument, "TypeError"), (slowly, "OSError: gone"), (Broken, "ValueError: not ready")]:
+        DATASETS["mine"] = part
+        with pytest.raises(SettingError, match=f"the data set 'mine' of .*test_plugin_data.py fails: {said}"): read_data("mine")
+
+
+def test_a_picture_that_cannot_be_made_anew_is_named(image_model):
+    class Spotless(Spots):
+        def fresh(self, row, seed): raise ZeroDivisionError("no room")
+    register_dataset("spots")(Spotless)
+    data = load_data("spots", image_model.processor, val_share=0.5)
+    with pytest.raises(DataError, match=r"the image in spots \(train\), row \d+ cannot be used: no room"): data.train[0, 1]
