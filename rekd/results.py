@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['results_table', 'mean_interval', 't_interval', 'p_value', 'holm', 'recovered', 'recovery_interval', 'paired',
-           'compare_looks', 'verdict_of', 'answers', 'as_markdown', 'beside_paper', 'summary', 'study_tables']
+           'verdict_of', 'as_markdown', 'summary']
 
 # %% ../nbs/hood/results.ipynb #7b980437
 from pathlib import Path
@@ -208,16 +208,7 @@ def show_looks(
     table = pd.DataFrame(lines, index=looks.index)
     return table if table.early.any() else table.drop(columns="early")
 
-# %% ../nbs/hood/results.ipynb #an5w3r02
-def verdict_of(
-    line, # of what `compare_looks` found
-) -> str: # three words
-    "What a line says: one seed only, kept too early, REKD is ahead, RE is ahead, or no clear difference (corrected p of 0.05 or more)."
-    if line.n_seeds < 2: return "one seed only"
-    if line.before_goal > line.n_seeds / 2: return "kept too early"
-    if line.p_holm < 0.05: return "REKD is ahead" if line.rekd_minus_re > 0 else "RE is ahead"
-    return "no clear difference"
-
+# %% ../nbs/hood/results.ipynb #26f95a16
 def answers(
     looks: dict[tuple[str, str], list[dict]], # (data set, start) -> rows with CLS, blind masks, RE and REKD
     masks: tuple = ("topk", "sampled"),
@@ -234,6 +225,16 @@ def answers(
                           "blind": mean(looks[look], "random", "random"), "RE": mean(looks[look], "re", mask),
                           "REKD": mean(looks[look], "rekd", mask), "REKD - RE": shown[look, mask],
                           "seeds": line.n_seeds, "verdict": verdict_of(line)} for (look, mask), line in zip(found.index, found.itertuples())])
+
+# %% ../nbs/hood/results.ipynb #an5w3r02
+def verdict_of(
+    line, # of what `compare_looks` found
+) -> str: # three words
+    "What a line says: one seed only, kept too early, REKD is ahead, RE is ahead, or no clear difference (corrected p of 0.05 or more)."
+    if line.n_seeds < 2: return "one seed only"
+    if line.before_goal > line.n_seeds / 2: return "kept too early"
+    if line.p_holm < 0.05: return "REKD is ahead" if line.rekd_minus_re > 0 else "RE is ahead"
+    return "no clear difference"
 
 def as_markdown(
     table, # a pandas DataFrame of texts and numbers
