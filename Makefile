@@ -37,7 +37,7 @@ notebooks: .venv/installed-dev
 	$(NICE_ENV) $(BIN)/nbdev-test nbs --n-workers 2
 
 unit: .venv/installed-dev
-	$(NICE_ENV) $(BIN)/pytest
+	$(NICE_ENV) $(BIN)/pytest -n 2 --dist worksteal
 
 # What trains, once more as other processors compute it: without AVX-512, and without vector instructions on two threads.
 # A result that holds only where it was written fails here before it fails at a reader's.
@@ -50,7 +50,7 @@ TRAINING := 00_tour 01_select 04_loss 05_objective 06_estimate 07_train 09_show 
 empty :=
 training: .venv/installed-dev
 	$(NICE_ENV) $(BIN)/nbdev-test nbs --n-workers 2 --file-re '^($(subst $(empty) ,|,$(TRAINING)))'
-	$(NICE_ENV) REKD_TEST_THREADS=$(THREADS) $(BIN)/pytest -m trains
+	$(NICE_ENV) REKD_TEST_THREADS=$(THREADS) $(BIN)/pytest -m trains -n 2 --dist worksteal
 
 # notebooks to rekd/*.py, and nbs/index.ipynb to README.md
 export: .venv/installed-dev
