@@ -28,7 +28,7 @@ def test_presets_lists_every_row(capsys):
 
 def test_help_needs_no_torch():
     "`rekd --help` answers without the heavy imports."
-    code = "import sys\nfrom rekd.cli import main\ntry: main(['--help'])\nexcept SystemExit: pass\nassert 'torch' not in sys.modules and 'transformers' not in sys.modules"
+    code = "import sys; sys.argv[0] = 'rekd'\nfrom rekd.cli import main\ntry: main(['--help'])\nexcept SystemExit: pass\nassert 'torch' not in sys.modules and 'transformers' not in sys.modules"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert out.returncode == 0, out.stderr
     for command in ("demo", "train", "evaluate", "explain", "study", "presets"): assert command in out.stdout
