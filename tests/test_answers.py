@@ -11,6 +11,8 @@ import time
 import datasets
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import tiny
 
@@ -154,6 +156,39 @@ def test_answers_out_in_every_form(home, capsys):
         with open(f"o.{ending}", newline="", encoding="utf-8") as f: rows = list(csv.DictReader(f, delimiter=sep))
         assert [(int(r["row"]), r["label"], json.loads(r["kept"])) for r in rows] == [(a["row"], a["label"], a["kept"]) for a in want]
         assert [float(r["p_negative"]) for r in rows] == [a["probabilities"]["negative"] for a in want]
+
+
+@pytest.mark.parametrize("ending", ["jsonl", "csv", "tsv", "parquet"])
+def test_ids_of_a_table_stand_in_its_answers(home, ending):
+    "A column `id`, or the one that is named; also on a row that cannot be read, and after a resume."
+    some = pd.DataFrame(dict(id=[7, 9, 12], key=["a", "b", "c"], text=["good klm", " ", "dull"]))
+    some.to_parquet("in.parquet")
+    some.to_csv("in.csv", index=False)
+    ids = lambda file: [r["id"] for r in table_rows(file)]
+    main(["explain", "m", "--csv", "in.parquet", "--out", f"o.{ending}"])
+    assert ids(f"o.{ending}") == ([7, 9, 12] if ending in ("jsonl", "parquet") else ["7", "9", "12"])
+    ask = ["explain", "m", "--csv", "in.csv", "--id-column", "key", "--out", f"k.{ending}", "--resume"]
+    main(ask)
+    assert ids(f"k.{ending}") == ["a", "b", "c"]
+    held = (home / f"k.{ending}").read_bytes()
+    if ending != "parquet": (home / f"k.{ending}").write_bytes(held[:-20])
+    main(ask)
+    assert (home / f"k.{ending}").read_bytes() == held
+    with pytest.raises(SystemExit, match="another table"): main([a for a in ask if a not in ("--id-column", "key")])
+    with pytest.raises(SystemExit, match="no column 'keys'.*did you mean 'key'.*--id-column names another"): main(["explain", "m", "--csv", "in.csv", "--id-column", "keys"])
+
+def test_ids_of_any_kind(home):
+    "Whatever a table calls its rows is written as a number or a string."
+    import datetime
+    for values, told in (([1.5, float("nan")], ["1.5", "nan"]), ([datetime.date(2020, 1, 2), None], ["2020-01-02", None]), ([b"x", b"y"], ["b'x'", "b'y'"]), ([2**62, None], [2**62, None])):
+        pq.write_table(pa.table(dict(id=values, text=["good", "dull"])), "in.parquet")
+        for out in ("o.jsonl", "o.parquet"):
+            (home / out).unlink(missing_ok=True)
+            main(["explain", "m", "--csv", "in.parquet", "--out", out])
+            assert [r["id"] for r in table_rows(out)] == told
+    (home / "in.jsonl").write_text('{"id": 1, "text": "good"}\n{"id": "x", "text": "dull"}\n{"text": "dull"}\n')
+    main(["explain", "m", "--csv", "in.jsonl", "--out", "mixed.parquet"])
+    assert [r["id"] for r in table_rows("mixed.parquet")] == ["1", "x", None]
 
 
 def test_standard_input(home, monkeypatch, capsys):
@@ -316,14 +351,14 @@ def test_no_more_rows_are_held_than_a_window(home, monkeypatch):
     "Some thousand rows through the GRU: of those that were read, never more than a window and what is written at once is not yet on disk."
     (home / "in.csv").write_text("text\n" + "\n".join(texts(2000)[0]) + "\n")
     taken, most = 0, 0
-    def watched(file, column=None, *usual, values=rekd.stream.column_values):
+    def watched(*named, values=rekd.stream.row_cells):
         nonlocal taken
         taken = 0
-        for v in values(file, column, *usual): taken += 1; yield v
+        for v in values(*named): taken += 1; yield v
     def written(answers, *args, write=rekd.stream.write_answers):
         nonlocal most
         for a in write(answers, *args): most = max(most, taken - a["row"]); yield a
-    monkeypatch.setattr(rekd.stream, "column_values", watched)
+    monkeypatch.setattr(rekd.stream, "row_cells", watched)
     monkeypatch.setattr(rekd.stream, "write_answers", written)
     main(["explain", "m", "--csv", "in.csv", "--out", "o.jsonl", "--batch-size", "8"])
     assert len(lines("o.jsonl")) == 2000 and 0 < most <= 8 * 16 + 64
