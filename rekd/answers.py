@@ -126,6 +126,7 @@ def test_of(model, read, n_test: int | None): # an `Examples`
 def run_evaluate(command: Evaluate):
     "Measure trained models under each mask."
     from rekd.documents import pointing, true_features
+    from rekd.machine import too_open
     from rekd.train import validate_masks
     ready(command.json)
     models, folders = trained_models(command.models)
@@ -145,6 +146,9 @@ def run_evaluate(command: Evaluate):
     print(f"{len(test):,} test rows of {Path(read.name).name}{', starter set' * read.starter}.")
     if found: print("precision: share of the kept features that are true evidence; recall: share of the evidence that is kept "
                     f"({rows[0]['pointed']:,} rows have some).")
+    for r in rows:
+        said = too_open(r["selection_rate"], models[r.get("model", next(iter(models)))].config.sparsity) if r["mask"] in ("deterministic", "sampled") else ""
+        if said: print(f"{r.get('model', command.models[0])}: by the {r['mask']} mask its generator {said}.")
     judged = judgements(models, judge, read, n_test)
     if judged: print("\n" + judge_table(judged))
     if command.json: save(command.json, json.dumps(dict(masks=rows, judge=judged) if judged else rows, indent=1) + "\n")

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 from .errors import DataError, MissingError, RekdError, closest, one_line, shown, writing
-from .table import file_kind, read_json
+from .table import JSON_ROWS, file_kind, read_json, stated_sep
 
 # %% ../nbs/hood/stream.ipynb #979a4b2e
 def _raw(file: Path):
@@ -46,8 +46,10 @@ def _peek(lines: Iterator[str]) -> tuple[str, Iterator[str]]:
 
 def _csv_rows(lines: Iterator[str], name: str, tabs: bool, column: str | None) -> Iterator[dict]:
     "Rows of a CSV or TSV file, all strings. DataError for a line with more or fewer fields than the header, an open quote, or two columns of the wanted name."
-    head, lines = _peek(part for line in lines for part in re.findall(r"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+", line)) # old Macs end a line by \r
-    sep = "\t" if tabs else next((s for s in ",;\t" if s in head), ",") # some spreadsheets write ;
+    lines = (part for line in lines for part in re.findall(r"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+", line)) # old Macs end a line by \r
+    stated = stated_sep(first := next(lines, ""))
+    head, lines = _peek(itertools.chain(["\n" if stated else first], lines)) # lines keep their numbers
+    sep = stated or "\t" if stated or tabs else next((s for s in ",;\t" if s in head), ",") # some spreadsheets write ;
     csv.field_size_limit(1 << 30)
     reader, start = csv.reader(lines, delimiter=sep, strict=True), 1
     try:
@@ -74,7 +76,7 @@ def _json_rows(lines: Iterator[str], name: str) -> Iterator[dict]:
         if isinstance(row, str):
             if not row.strip(): continue
             try: row = read_json(row)
-            except (ValueError, RecursionError) as e: raise DataError(f"{name}, line {n} is not JSON: {e}") from None
+            except (ValueError, RecursionError) as e: raise DataError(f"{name}, line {n} is not JSON: {e}; {JSON_ROWS}") from None
         if not isinstance(row, dict): raise DataError(f"{name}, row {n}: expected an object such as {{\"text\": ...}}, got {shown(row)}")
         yield row
 
