@@ -415,7 +415,7 @@ def stratified_split(
     counts = Counter(rows["label"])
     for k, n in counts.items():
         if n == 1:
-            raise DataError(f"label {names[k]!r} has one row, which cannot be in both parts" + (like_regression(names[k]) or ": "
+            raise DataError(f"label {names[k]!r} has one row, which cannot be in both parts" + (next(filter(None, map(like_regression, names)), "") or ": "
                             "add rows or bring a val.parquet (or another file of that part)"))
     try: out = rows.train_test_split(stratify_by_column="label", seed=seed, **size)
     except (ValueError, TypeError) as e:

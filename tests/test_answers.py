@@ -77,11 +77,12 @@ def test_a_stream_is_read_a_window_at_a_time(text_model):
     assert list(in_windows(range(100), lambda xs: [x * x for x in xs], 7)) == [i * i for i in range(100)]
 
 
-@pytest.mark.parametrize("kind", ["frame", "dataset", "pairs", "dicts", "generator", "parts"])
+@pytest.mark.parametrize("kind", ["frame", "dataset", "pairs", "dicts", "columns", "generator", "parts"])
 def test_load_data_and_fit_take_rows_in_memory(text_model, kind):
     some, columns = frame(40), dict(text_column="review", label_column="stars")
     pairs = list(zip(some["review"], some["stars"]))
-    given = dict(frame=some, dataset=datasets.Dataset.from_pandas(some), pairs=pairs, dicts=[dict(text=t, label=y) for t, y in pairs], generator=(p for p in pairs),
+    given = dict(frame=some, dataset=datasets.Dataset.from_pandas(some), pairs=pairs, dicts=[dict(text=t, label=y) for t, y in pairs],
+                 columns=dict(text=list(some["review"]), label=some["stars"].to_numpy(), more=[object()] * 40), generator=(p for p in pairs),
                  parts=dict(train=some[:30], test=some[30:]))[kind]
     options = columns if kind in ("frame", "dataset", "parts") else {}
     if kind == "generator": assert len(fit(text_model, given, RE(), TrainConfig(epochs=1, batch_size=16), quiet=True)) == 1; return
@@ -95,7 +96,10 @@ def test_load_data_and_fit_take_rows_in_memory(text_model, kind):
 
 def test_rows_in_memory_that_cannot_be_used(text_model):
     for given, says in ((frame(), "has no column"), ([("a", "x")] * 3, "one class only"), ([3, 4], "rows in memory are"), ([], "no rows"),
-                        (pd.DataFrame(dict(text=["a", None], label=["x", "y"])), "no text, the first is memory, row 2"), (dict(tain=frame()), "got 'tain'")):
+                        (pd.DataFrame(dict(text=["a", None], label=["x", "y"])), "no text, the first is memory, row 2"), (dict(tain=frame()), "got 'tain'"),
+                        ((["a b", "c d", "e f"], ["x", "y", "x"]), r"row 1 must be a pair \(input, label\), got 3 values; .* list\(zip\(X, y\)\)"), (dict(train=frame()), "test is not among train"),
+                        (dict(text=["a", "b"], label=["x"]), "equally long, got .'text': 2, 'label': 1"), (dict(text="ab", label="x"), "equally long"),
+                        (dict(text=["a", "b"] * 9, label=[0.5, 1] * 9), "got 0.5: numbers with a fraction look like those of a regression")):
         with pytest.raises(DataError, match=says): load_data(given, text_model.processor)
     with pytest.raises(DataError, match="unknown label 'stars'"): fit(text_model, [("a", "stars"), ("b", "negative")] * 9, RE(), quiet=True)
     with pytest.raises(SettingError, match="a data set is given by its name"): load_data(7, text_model.processor)
@@ -112,6 +116,25 @@ def test_rows_in_memory_need_only_the_two_columns():
     assert rows_in_memory(numbered, text_column=0, label_column=1).labels == ["x", "y"]
     with pytest.raises(DataError, match="no column ''"): rows_in_memory(odd.drop(columns="more"), text_column="", label_column="stars")
     with pytest.raises(DataError, match="both: 'negative' and 1"): rows_in_memory(pd.DataFrame(dict(text=["a", "b"] * 9, label=[1, "negative"] * 9)))
+
+
+def test_a_generator_that_keeps_too_much_is_named(home, capsys):
+    "By fit, after its last epoch and unless it is quiet, and by evaluate; what was asked for, and what to do."
+    from rekd.machine import Display, too_open
+    assert not too_open(0.2, 0.1) and "keeps 21% of the features, and was asked for 10%" in too_open(0.21, 0.1) and "select_lambda" in too_open(0.21, 0.1)
+    row = lambda epoch, loss, rate, **more: dict(epoch=epoch, val=dict(accuracy=0.5, loss=loss, expected_rate=rate), val_mask="topk", at_goal=True, sparsity_target=0.1, examples_per_second=1) | more
+    for rows, hide, said in (([row(0, 1, 0.5), row(1, 2, 0.1)], False, "keeps 50%"), ([row(0, 2, 0.5), row(1, 1, 0.1)], False, ""), ([row(0, 1, 0.5), row(1, 2, 0.1)], True, ""),
+                             ([row(0, 1, 0.9, at_goal=False), row(1, 2, 0.1)], False, ""), ([row(0, 1, 1.0, val_mask="none"), row(1, 1, 1.0, val_mask="none")], False, "")):
+        shown = Display("RE", 2, 2, 0, hide)
+        for r in rows: shown.epoch(r)
+        err = capsys.readouterr().err
+        assert (said in err if said else "asked for" not in err)
+    model = tiny.make_model("bigru")
+    model.config.sparsity = 0.01
+    model.save_pretrained(home / "open")
+    frame(20).rename(columns=dict(review="text", stars="label")).to_csv(home / "in.csv", index=False)
+    main(["evaluate", "open", "--dataset", str(home / "in.csv")])
+    assert "open: by the sampled mask its generator keeps" in capsys.readouterr().out
 
 
 # ---- on the command line
