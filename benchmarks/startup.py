@@ -16,7 +16,7 @@ MODULES = [f"rekd.{m.name}" for m in pkgutil.iter_modules([Path(__file__).parent
 HEAVY = "import torch, transformers"
 LINES = {
     "python alone": "pass", "torch, transformers": HEAVY, "and rekd.model": f"{HEAVY}, rekd.model", "and all of rekd": f"{HEAVY}, {', '.join(MODULES)}",
-    "rekd.cli alone": "import rekd.cli", "rekd --help": "import sys; sys.argv = ['rekd', '--help']; from rekd.cli import main; main()",
+    "rekd.cli alone": "import sys; sys.argv = ['rekd']; import rekd.cli", "rekd --help": "import sys; sys.argv = ['rekd', '--help']; from rekd.cli import main; main()",
 }
 ROUNDS = 5
 

@@ -9,7 +9,10 @@ TOP = Path(os.environ["REKD_TOP"]) # docs/stage.py says where the repository is
 sys.path.insert(0, str(TOP))
 
 import rekd # noqa: E402
+from docutils import nodes # noqa: E402
 from fastcore.docments import docments # noqa: E402
+from latex2mathml.converter import convert # noqa: E402
+from sphinx.util import logging # noqa: E402
 
 project, author, release = "rekd", "The rekd developers", rekd.__version__
 copyright = "The rekd developers, Apache-2.0"
@@ -21,6 +24,7 @@ exclude_patterns = ["_build", "**/.ipynb_checkpoints"]
 nb_execution_mode = "off"
 nb_merge_streams = True
 nb_render_markdown_format = "myst" # the table of the front page
+html_math_renderer = "mathml" # below: browsers draw it themselves, without a script from elsewhere
 myst_heading_anchors = 6
 myst_enable_extensions = ["dollarmath", "amsmath", "html_image"]
 suppress_warnings = ["myst.header", "mystnb.unknown_mime_type"]
@@ -58,6 +62,16 @@ def add_docments(app, what, name, obj, options, lines):
     for k, text in told: lines.append(f":{'returns' if k == 'return' else f'param {k}'}: {plain(text)}")
 
 
+def formula(writer, node):
+    "A formula as MathML. A command that the converter does not know is a warning, which stops the build."
+    block = node.tagname == "math_block"
+    found = convert(node.astext().replace(r"\arg", r"\operatorname{arg}").replace(r"\|", "‖"), display="block" if block else "inline")
+    if "\\" in found: logging.getLogger(__name__).warning("a formula has an unknown command: %s", node.astext(), location=node)
+    writer.body.append(f'<div class="math">{found}</div>' if block else found)
+    raise nodes.SkipNode
+
+
 def setup(app):
     "Called by Sphinx."
     app.connect("autodoc-process-docstring", add_docments)
+    app.add_html_math_renderer("mathml", (formula, None), (formula, None))

@@ -31,6 +31,15 @@ def cleaned(nb):
     return nb
 
 
+def titled(text: str, # a page's first cell
+    name: str, # of the notebook
+) -> str:
+    "With a title that the sidebar can show: chapters and solutions have their number, and the front door is not called as the site is."
+    number = name[:2] if re.match(r"\d\d_", name) else ""
+    if number: return re.sub(r"^# (?:Solutions: )?", lambda m: f"# Solutions {number} " if m[0] != "# " else f"# {number} ", text)
+    return re.sub(r"^# rekd$", "# rekd in one page", text, flags=re.M) if name == "index" else text
+
+
 def links(text):
     "Relative targets of links and pictures in Markdown."
     found = re.findall(r"\]\(\s*<?([^)\s>]+)>?", text) + re.findall(r"""(?:href|src)=["']([^"']+)""", text)
@@ -48,6 +57,7 @@ def stage(out: Path):
             nb = cleaned(nbformat.read(page, as_version=4))
             for c in nb.cells: # Sphinx knows no anchors within a table
                 if c.cell_type == "markdown": c.source = re.sub(r"(glossary\.ipynb)#[\w-]+", r"\1", c.source)
+            if nb.cells and nb.cells[0].cell_type == "markdown": nb.cells[0].source = titled(nb.cells[0].source, page.stem)
             text = "\n".join(c.source for c in nb.cells if c.cell_type == "markdown")
             nbformat.write(nb, there)
         else:

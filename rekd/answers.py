@@ -19,13 +19,13 @@ from pathlib import Path
 from typing import Literal
 import tyro
 from .errors import DataError, MissingError, ModelError, SettingError, WriteError, check_number, one_line, shown
-from .console import Mask, Plugged, colour, ready, save, table
+from .console import Mask, Models, Plugged, colour, ready, save, table
 
 # %% ../nbs/hood/answers.ipynb #1d9fb129
 @dataclass
 class Evaluate(Plugged):
     "Accuracy and selection rate of trained models under the named evaluation masks; with a reader also what their choices are worth."
-    models: tyro.conf.Positional[list[str]] # each a folder, a shipped model, a preset, a run, or a hub id
+    models: Models # each a folder, a shipped model, a preset, a run, or a hub id
     dataset: str | None = None # a data set, a folder with a test part, or one file; else the first run's own, or imdb's or cifar10's starter set
     starter: bool = False # the repo's starter set
     text_column: str | None = None # the column of texts or pictures; the run's own, or text (else image), by default
@@ -126,6 +126,7 @@ def test_of(model, read, n_test: int | None): # an `Examples`
 def run_evaluate(command: Evaluate):
     "Measure trained models under each mask."
     from rekd.documents import pointing, true_features
+    from rekd.machine import too_open
     from rekd.train import validate_masks
     ready(command.json)
     models, folders = trained_models(command.models)
@@ -145,6 +146,9 @@ def run_evaluate(command: Evaluate):
     print(f"{len(test):,} test rows of {Path(read.name).name}{', starter set' * read.starter}.")
     if found: print("precision: share of the kept features that are true evidence; recall: share of the evidence that is kept "
                     f"({rows[0]['pointed']:,} rows have some).")
+    for r in rows:
+        said = too_open(r["selection_rate"], models[r.get("model", next(iter(models)))].config.sparsity) if r["mask"] in ("deterministic", "sampled") else ""
+        if said: print(f"{r.get('model', command.models[0])}: by the {r['mask']} mask its generator {said}.")
     judged = judgements(models, judge, read, n_test)
     if judged: print("\n" + judge_table(judged))
     if command.json: save(command.json, json.dumps(dict(masks=rows, judge=judged) if judged else rows, indent=1) + "\n")
@@ -190,6 +194,7 @@ class Explain(Plugged):
     image: Path | None = None # a picture
     csv: Path | None = None # a table, an answer a row: CSV, TSV, JSON lines, Parquet or Arrow; - for CSV or JSON lines on standard input
     text_column: str | None = None # of the table: its column of texts, or of pictures' paths; text (else image) by default
+    id_column: str | None = None # of the table: names of its rows, which each answer repeats; id if there is such a column
     out: Path | None = None # of a table: where the answers go, .jsonl, .csv, .tsv or .parquet; JSON lines on standard output by default, or with -
     resume: bool = False # of a table: go on after the answers that are in --out
     batch_size: int = 32 # of a table: rows at a time
@@ -244,7 +249,7 @@ def run_explain(command: Explain):
     if command.sparsity is not None and command.mask != "topk":
         raise SettingError(f"--sparsity has no effect on the {command.mask} mask: leave it out, or take --mask topk")
     if command.csv: return _explain_table(command, command.csv)
-    for option, default in dict(text_column=None, out=None, resume=False, batch_size=32).items():
+    for option, default in dict(text_column=None, id_column=None, out=None, resume=False, batch_size=32).items():
         if getattr(command, option) != default: raise SettingError(f"--{option.replace('_', '-')} belongs to a table: give one by --csv FILE, or leave it out")
     from rekd.show import to_terminal, verdict
     source = read_input(command)
@@ -261,16 +266,16 @@ def run_explain(command: Explain):
     if command.html: _write_page(command.html, command, model, source, e)
 
 # %% ../nbs/hood/answers.ipynb #3af85b69
-def _made(command: Explain, model, values, table: Path) -> dict:
+def _made(command: Explain, model, cells, table: Path) -> dict:
     "What makes the answers: another one, another answer."
     from rekd.guard import fingerprint
     from rekd.stream import content
     network = f"{fingerprint(model)} {model.config} {model.processor.to_dict()}"
     share = command.sparsity if command.sparsity is not None else model.config.sparsity if command.mask == "topk" else None
     return dict(model=hashlib.sha256(network.encode()).hexdigest()[:16], mask=command.mask, sparsity=share,
-                table=content(values, table.parent if model.generator.backbone.modality == "image" else None))
+                table=content(itertools.chain.from_iterable(cells), table.parent if model.generator.backbone.modality == "image" else None))
 
-def _started(command: Explain, out: Path, file: Path, kind: str, model, made: dict, answers) -> tuple[int, int]:
+def _started(command: Explain, out: Path, file: Path, kind: str, model, made: dict, answers, ids: bool) -> tuple[int, int]:
     """How many answers an earlier run left in a file, and its length without half a line; the file is not changed.
     WriteError for one that would be lost, DataError for somebody else's, SettingError for one of another model, mask or table."""
     from rekd.stream import answers_there
@@ -280,7 +285,7 @@ def _started(command: Explain, out: Path, file: Path, kind: str, model, made: di
         return 0, 0
     if not command.resume:
         raise WriteError(f"{file} is there already: --resume goes on after its answers; or delete it, or name another --out")
-    n, last, end = answers_there(file, kind, model.config.labels)
+    n, last, end = answers_there(file, kind, model.config.labels, ids)
     if not told.is_file(): raise SettingError(f"{told} is not there, which says what made {file}: bring it back, or name another --out")
     try: then = dict(json.loads(told.read_text(encoding="utf-8")))
     except (ValueError, TypeError): raise DataError(f"{told} is damaged, which says what made {file}: bring it back, or name another --out") from None
@@ -296,7 +301,7 @@ def _explain_table(command: Explain, table: Path):
     "An answer for each row of a table, written as they come."
     from tqdm.auto import tqdm
     from rekd.model import check_selects
-    from rekd.stream import ENDINGS, cell_reader, column_values, count_rows, lines_to_parquet, name_of, table_answers, write_answers
+    from rekd.stream import ENDINGS, cell_reader, count_rows, lines_to_parquet, name_of, row_cells, table_answers, write_answers
     if given := [k for k in ("text", "text_file", "image", "html") if getattr(command, k) is not None]:
         raise SettingError(f"--{given[0].replace('_', '-')} is for one input, and --csv for a table of them: leave one out")
     check_number("--batch-size", command.batch_size, "[1, inf)", whole=True)
@@ -313,13 +318,14 @@ def _explain_table(command: Explain, table: Path):
     (model, _) = trained(command.model)
     check_selects(model)
     read, options = cell_reader(model, table), (command.mask, command.sparsity, command.batch_size)
-    values = lambda: column_values(table, command.text_column, ("text",) if model.generator.backbone.modality == "text" else ("image", "img"))
-    answers = lambda first, skip: table_answers(model, itertools.islice(values(), skip, None), read, first, *options)
+    usual = ("text",) if model.generator.backbone.modality == "text" else ("image", "img")
+    cells = lambda: row_cells(table, command.text_column, usual, command.id_column)
+    answers = lambda first, skip: table_answers(model, itertools.islice(cells(), skip, None), read, first, *options)
     done = 0
     if out and lines:
         whole = parquet is not None and parquet.exists() and parquet.stat().st_size > 0
-        made = _made(command, model, values() if total else [], table)
-        done, end = _started(command, out, out if whole else lines, ".parquet" if whole else kind, model, made, answers)
+        made, ids = _made(command, model, cells() if total else [], table), total is not None and len(next(cells())) > 1
+        done, end = _started(command, out, out if whole else lines, ".parquet" if whole else kind, model, made, answers, ids)
         if whole and done != total: raise SettingError(f"{out} has {done} answers, and {table} has {total} rows: name another --out")
         if lines.exists() and not whole: os.truncate(lines, end if done else 0) # half a line goes
         if done == total and out.exists(): return print(f"{out} has all its answers: nothing is left to do.")
@@ -347,7 +353,7 @@ def _explain_table(command: Explain, table: Path):
 @dataclass
 class Report(Plugged):
     "Write one HTML file in which to compare models: rationales at any sparsity, predictions, people's marks, metrics."
-    models: tyro.conf.Positional[list[str]] # each a folder, a shipped model, a preset, a run, or a hub id
+    models: Models # each a folder, a shipped model, a preset, a run, or a hub id
     dataset: str | None = None # a data set, a folder with a test part, or one file; else the first run's own, or imdb's or cifar10's starter set
     out: Path = Path("report.html")
     starter: bool = False # the repo's starter set

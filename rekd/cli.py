@@ -18,7 +18,7 @@ from typing import Annotated
 import tyro
 import rekd
 from .errors import RekdError, SettingError, check_number, shown
-from .console import NAMES, Objective, Plugged, Start, bring, colour, parse_changes, plugins, ready, save, table
+from .console import NAMES, Changes, Models, Objective, Plugged, Start, bring, colour, parse_changes, plugins, ready, save, table
 from .answers import Evaluate, Explain, Report, run_evaluate, run_explain, run_report, short_names, trained
 
 # %% ../nbs/hood/cli.ipynb #4599902f
@@ -106,7 +106,7 @@ class Train(Plugged):
     resume: bool = False # go on from the last checkpoint in the folder
     text_column: str | None = None # the column of texts or pictures in data of your own; text (else image) by default
     label_column: str | None = None # label by default
-    set: list[str] = field(default_factory=list) # other settings as KEY=VALUE, e.g. dataset=my_folder epochs=3; all rows of another data set are used
+    set: Changes = field(default_factory=list) # other settings as KEY=VALUE, e.g. dataset=my_folder epochs=3; all rows of another data set are used
 
 # %% ../nbs/hood/cli.ipynb #07f10d34
 def changes_of(command) -> dict:
@@ -143,7 +143,7 @@ class Study(Plugged):
     seeds: list[int] | None = None
     starts: list[Start] | None = None # of RE and REKD
     teacher: str | None = None # instead of the preset's
-    set: list[str] = field(default_factory=list) # other settings as KEY=VALUE, in all runs
+    set: Changes = field(default_factory=list) # other settings as KEY=VALUE, in all runs
     name: str | None = None # of the rows' file and the runs' folder; the preset's by default
     dry_run: bool = False # only list the runs, which are done, and how long the others will take
 
@@ -275,7 +275,7 @@ def run_starter(command: Starter):
 @dataclass
 class Serve(Plugged):
     "Open a page on this machine: a box for one's own text or picture, a slider, models side by side (needs gradio)."
-    models: tyro.conf.Positional[list[str]] # each a folder, a shipped model, a preset, a run, or a hub id
+    models: Models # each a folder, a shipped model, a preset, a run, or a hub id
     host: str = "127.0.0.1" # 0.0.0.0 opens it to the network
     port: int = 7860
 

@@ -19,6 +19,8 @@ from .errors import RekdError, SettingError, WriteError, shown, writing
 # %% ../nbs/hood/console.ipynb #40f4f2e3
 Mask = Literal["topk", "deterministic", "sampled"]
 Start = Literal["paper", "warm", "blind"]
+Models = Annotated[tyro.conf.Positional[list[str]], tyro.conf.arg(help_behavior_hint="(one or several)")]
+Changes = Annotated[list[str], tyro.conf.arg(help_behavior_hint="(default: none)")] # a list that is empty has no name of its own
 
 # %% ../nbs/hood/console.ipynb #a9847ac7
 class Objective(str):

@@ -249,7 +249,15 @@ def _as_dataset(rows, **options):
             for c in rows.columns:
                 if str(c) == label and rows[c].ndim == 1: _check_labels(rows[c].tolist())
             return datasets.Dataset.from_pandas(rows.rename(columns=str), preserve_index=False)
+        if isinstance(rows, dict): # columns
+            rows = {str(c): list(rows[c]) for c in _needed(list(rows), **options)}
+            if len({len(v) for v in rows.values()}) > 1: raise DataError(f"columns must be equally long, got {({c: len(v) for c, v in rows.items()})}")
+            _check_labels(rows.get(label, []))
+            return datasets.Dataset.from_dict(rows)
         rows = list(rows)
+        if wrong := [i for i, r in enumerate(rows) if isinstance(r, tuple | list) and len(r) != 2]:
+            raise DataError(f"row {wrong[0] + 1} must be a pair (input, label), got {len(rows[wrong[0]])} values; "
+                            "of inputs X and labels y give list(zip(X, y))")
         if rows and all(isinstance(r, dict) for r in rows):
             needed = _needed(list(dict.fromkeys(k for r in rows for k in r)), **options)
             rows = [{str(k): r.get(k) for k in needed} for r in rows]
@@ -258,19 +266,23 @@ def _as_dataset(rows, **options):
         return datasets.Dataset.from_list([r if isinstance(r, dict) else dict(zip((name, "label"), r, strict=True)) for r in rows])
     except DataError: raise
     except Exception as e: # of pandas, Arrow or a picture
-        raise DataError("rows in memory are a DataFrame, a datasets.Dataset, or a list of (input, label) pairs or of dicts; "
+        raise DataError("rows in memory are a DataFrame, a datasets.Dataset, a dict of columns, or a list of (input, label) pairs or of dicts; "
                         f"these cannot be read: {one_line(e)}") from e
 
 # %% ../nbs/hood/data.ipynb #d011bbcf
 def rows_in_memory(
-    data, # a DataFrame, a `datasets.Dataset`, an iterable of (input, label) pairs or of dicts; or a dict of train, test and perhaps val
+    data, # a DataFrame, a `datasets.Dataset`, a dict of columns, an iterable of (input, label) pairs or of dicts; or a dict of train, test and perhaps val
     **options, # of `read_data`, such as text_column and label_column
 ) -> Rows:
     "Rows in memory, read as a file would be: of a single table a fifth is the test part. DataError as in `read_data`."
-    parts = {k: _as_dataset(v, **options) for k, v in (data.items() if isinstance(data, dict) else [("memory", data)])}
-    if not all(map(len, parts.values())): raise DataError("there are no rows")
-    if wrong := [p for p in parts if p not in (*PARTS, "memory")]:
+    several = isinstance(data, dict) and (set(data) & {*PARTS} or any(hasattr(v, "columns") or hasattr(v, "column_names") for v in data.values()))
+    if wrong := [p for p in data if p not in PARTS] if several else []:
         raise DataError(f"the parts of a data set are train, test and perhaps val, got {shown(wrong[0])}")
+    if gone := [p for p in ("train", "test") if several and p in options.get("parts", PARTS) and p not in data]:
+        raise DataError(f"a dict of parts has train, test and perhaps val, and {gone[0]} is not among {', '.join(data)}: "
+                        "a table alone is given without a dict, and a fifth of it becomes the test part")
+    parts = {k: _as_dataset(v, **options) for k, v in (data.items() if several else [("memory", data)])}
+    if not all(map(len, parts.values())): raise DataError("there are no rows")
     with tempfile.TemporaryDirectory() as folder, bars_on_terminals():
         for part, rows in parts.items(): rows.to_parquet(f"{folder}/{part}.parquet")
         plain = lambda text: re.sub(rf"{re.escape(folder)}(/(\w+)\.parquet)?", lambda m: m[2] or "memory", text)

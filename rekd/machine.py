@@ -47,20 +47,32 @@ def in_notebook() -> bool:
     ipython = sys.modules.get("IPython")
     return "IPKernelApp" in getattr(ipython.get_ipython() if ipython else None, "config", {})
 
+def too_open(
+    rate: float, # share that a mask keeps, of all features
+    target: float, # share that was asked for
+) -> str: # "" where the share is at most twice the target
+    "What to say, and to do, of a generator that keeps much more than it was asked for."
+    if rate <= 2 * target: return ""
+    return (f"keeps {rate:.0%} of the features, and was asked for {target:.0%}: train for more epochs (epochs), or with a heavier penalty (select_lambda). "
+            "The mask topk keeps the share that was asked for all the same")
+
 class Display:
-    "A bar, or lines, once two seconds have passed."
+    "A bar, or lines, once two seconds have passed; and a warning at the end, if the generator keeps too much."
     def __init__(self, name: str, epochs: int, steps: int, done: int, hide: bool):
-        self.name, self.epochs, self.hide, self.began = name, epochs, hide, time.monotonic()
+        self.name, self.epochs, self.hide, self.began, self.best = name, epochs, hide, time.monotonic(), None
         self.bar = tqdm(total=steps, initial=done, desc=self.name, delay=2, disable=hide or not (in_notebook() or sys.stderr.isatty()))
-    def say(self, line: str, after: float = 0): # seconds
+    def say(self, line: str, after: float = 0, aloud: bool = False): # seconds; aloud: beside a bar, too
         "A line for whoever listens, or on stderr where there is no bar."
         log = logging.getLogger("rekd")
         if self.hide: return
         if log.isEnabledFor(logging.INFO) and log.hasHandlers(): log.info(line)
-        elif self.bar.disable and time.monotonic() - self.began > after: print(line, file=sys.stderr, flush=True)
+        elif aloud or self.bar.disable and time.monotonic() - self.began > after: print("\n" * (not self.bar.disable) + line, file=sys.stderr, flush=True)
     def epoch(self, row: dict):
         "What came of an epoch."
         v = row["val"]
         self.bar.set_postfix(val=f"{v['accuracy']:.3f}", kept=f"{v['expected_rate']:.2f}", refresh=False)
         self.say(f"{self.name}: epoch {row['epoch'] + 1} of {self.epochs}, validation accuracy {v['accuracy']:.3f}, loss {v['loss']:.3f}, "
                  f"keeps {v['expected_rate']:.3f}, {row['examples_per_second']:.0f} examples/s", after=2)
+        if row.get("at_goal") and row["val_mask"] not in ("random", "none") and (self.best is None or v["loss"] < self.best["val"]["loss"]): self.best = row
+        if row["epoch"] + 1 == self.epochs and self.best: # the epoch that is kept; an expected share is what sampling keeps
+            if said := too_open(self.best["val"]["expected_rate"], self.best["sparsity_target"]): self.say(f"{self.name}: the generator {said}.", aloud=True)

@@ -266,7 +266,7 @@ def load_tokenizer(source):
     "The tokenizer of a folder or hub id. ModelError if it is damaged or knows no words, as when its files are missing."
     from transformers import AutoTokenizer
     try:
-        with quiet_transformers(): # it knows our kind of model after `import rekd.auto` only
+        with quiet_transformers(): # it knows our kind of model unless the command `rekd` runs
             tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
     except Exception as e:
         if Path(source).is_dir(): raise ModelError(f"the tokenizer in {source} cannot be read: {e}") from e

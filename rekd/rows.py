@@ -18,7 +18,7 @@ from .errors import DataError, MissingError, SettingError, WriteError, check_num
 from .settings import settings, shipped
 from .registry import DATASETS
 from .processor import opened
-from .table import (PARTS, Table, file_kind, find_parts, label_words, look_alike, name_labels, picture_endings,
+from .table import (PARTS, Table, file_kind, find_parts, label_words, like_regression, look_alike, name_labels, picture_endings,
                         read_table, tidy, wanted_parts, warn)
 
 # %% ../nbs/hood/rows.ipynb #67dcfd0e
@@ -246,8 +246,8 @@ def _files(place: Path, parts: tuple[str, ...], split: bool) -> tuple[dict[str, 
 
 # %% ../nbs/hood/rows.ipynb #af4a6d46
 def _only_classes(folder: Path) -> bool:
-    "Does a folder hold nothing but folders with pictures?"
-    inside = [d for d in folder.iterdir() if not d.name.startswith(".") and d.name != "label_names.json"]
+    "Does a folder hold folders with pictures, and no table? A file such as a README is no matter."
+    inside = [d for d in folder.iterdir() if not d.name.startswith(".") and d.name != "label_names.json" and (d.is_dir() or file_kind(d)[1])]
     return len(inside) > 1 and all(d.is_dir() and any(f.suffix.lower() in picture_endings() for f in d.iterdir()) for d in inside)
 
 def _holds_pictures(t: Table, column: str) -> bool:
@@ -419,8 +419,8 @@ def stratified_split(
     counts = Counter(rows["label"])
     for k, n in counts.items():
         if n == 1:
-            raise DataError(f"label {names[k]!r} has one row, which cannot be in both parts: "
-                            "add rows or bring a val.parquet (or another file of that part)")
+            raise DataError(f"label {names[k]!r} has one row, which cannot be in both parts" + (next(filter(None, map(like_regression, names)), "") or ": "
+                            "add rows or bring a val.parquet (or another file of that part)"))
     try: out = rows.train_test_split(stratify_by_column="label", seed=seed, **size)
     except (ValueError, TypeError) as e:
         raise DataError(f"{len(rows)} rows of {len(names)} classes cannot be split with {size}: {e}") from e

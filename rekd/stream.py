@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 from .errors import DataError, MissingError, RekdError, closest, one_line, shown, writing
-from .table import file_kind, read_json
+from .table import JSON_ROWS, file_kind, read_json, stated_sep
 
 # %% ../nbs/hood/stream.ipynb #979a4b2e
 def _raw(file: Path):
@@ -46,8 +46,10 @@ def _peek(lines: Iterator[str]) -> tuple[str, Iterator[str]]:
 
 def _csv_rows(lines: Iterator[str], name: str, tabs: bool, column: str | None) -> Iterator[dict]:
     "Rows of a CSV or TSV file, all strings. DataError for a line with more or fewer fields than the header, an open quote, or two columns of the wanted name."
-    head, lines = _peek(part for line in lines for part in re.findall(r"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+", line)) # old Macs end a line by \r
-    sep = "\t" if tabs else next((s for s in ",;\t" if s in head), ",") # some spreadsheets write ;
+    lines = (part for line in lines for part in re.findall(r"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+", line)) # old Macs end a line by \r
+    stated = stated_sep(first := next(lines, ""))
+    head, lines = _peek(itertools.chain(["\n" if stated else first], lines)) # lines keep their numbers
+    sep = stated or "\t" if stated or tabs else next((s for s in ",;\t" if s in head), ",") # some spreadsheets write ;
     csv.field_size_limit(1 << 30)
     reader, start = csv.reader(lines, delimiter=sep, strict=True), 1
     try:
@@ -74,14 +76,14 @@ def _json_rows(lines: Iterator[str], name: str) -> Iterator[dict]:
         if isinstance(row, str):
             if not row.strip(): continue
             try: row = read_json(row)
-            except (ValueError, RecursionError) as e: raise DataError(f"{name}, line {n} is not JSON: {e}") from None
+            except (ValueError, RecursionError) as e: raise DataError(f"{name}, line {n} is not JSON: {e}; {JSON_ROWS}") from None
         if not isinstance(row, dict): raise DataError(f"{name}, row {n}: expected an object such as {{\"text\": ...}}, got {shown(row)}")
         yield row
 
-def _batch_rows(file: Path, kind: str, column: str | None) -> Iterator[dict]:
+def _batch_rows(file: Path, kind: str, column: str | None, beside: str = "id") -> Iterator[dict]:
     "Rows of a Parquet, Arrow or Feather file, a batch at a time."
     import pyarrow as pa, pyarrow.parquet
-    some = lambda names: [column] if column in names else None # the others need not be read
+    some = lambda names: [c for c in dict.fromkeys((column, beside)) if c in names] if column in names else None # the others need not be read
     batches: Any
     if kind == ".parquet":
         whole = pa.parquet.ParquetFile(file, buffer_size=1 << 16)
@@ -98,7 +100,8 @@ def _batch_rows(file: Path, kind: str, column: str | None) -> Iterator[dict]:
 # %% ../nbs/hood/stream.ipynb #05af7538
 def table_rows(
     file: str | Path, # .csv, .tsv, .jsonl, .ndjson or .json, perhaps compressed; .parquet, .arrow or .feather; "-" for CSV or JSON lines on standard input
-    column: str | None = None, # of Parquet: the only one that is needed
+    column: str | None = None, # of Parquet: the only one that is needed,
+    beside: str = "id", # and another, if it is there
 ) -> Iterator[dict]: # column -> value
     "Rows of a table one by one, in constant memory. MissingError for no such file, DataError for one that is damaged or of an unknown kind."
     file, name = Path(file), name_of(Path(file))
@@ -110,7 +113,7 @@ def table_rows(
         return _json_rows(lines, name) if head.lstrip()[:1] in ("{", "[") else _csv_rows(lines, name, False, column)
     if kind in (".csv", ".tsv"): return _whole(_csv_rows(_lines(file), name, kind == ".tsv", column), file)
     if kind in (".jsonl", ".ndjson", ".json"): return _whole(_json_rows(_lines(file), name), file)
-    if kind: return _whole(_batch_rows(file, kind, column), file)
+    if kind: return _whole(_batch_rows(file, kind, column, beside), file)
     raise DataError(f"{file} is no table: expected .csv, .tsv, .jsonl, .json, .parquet or .arrow")
 
 def _whole(rows: Iterator[dict], file: Path) -> Iterator[dict]:
@@ -121,27 +124,31 @@ def _whole(rows: Iterator[dict], file: Path) -> Iterator[dict]:
         raise DataError(f"{file} cannot be read as {file.suffix[1:]}: {one_line(e)}; is it whole, and of that kind?") from e
 
 # %% ../nbs/hood/stream.ipynb #7958beb0
-def column_values(
+def row_cells(
     file: str | Path, # as in `table_rows`
     column: str | None = None, # None: the first of `usual` that is there
     usual: tuple[str, ...] = USUAL,
-) -> Iterator: # the value of each row; None where a JSON line has none
-    "One column of a table, row by row. DataError for a column that is not there, or a table without rows."
-    rows = table_rows(file, column)
+    id_column: str | None = None, # None: id, if it is there
+) -> Iterator[tuple]: # (value, id) of each row, (value,) in a table without ids; None where a JSON line has none
+    "One column of a table and the rows' ids, row by row. DataError for a column that is not there, or a table without rows."
+    beside = "id" if id_column is None else id_column
+    rows = table_rows(file, column, beside)
     first = next(rows, None)
     if first is None: raise DataError(f"{name_of(Path(file))} has no rows")
     found = next((c for c in ([column] if column is not None else usual) if c in first), None)
-    if found is None:
-        raise DataError(f"{name_of(Path(file))} has no column {(usual[0] if column is None else column)!r}; its columns are {list(first)}"
-                        f"{closest(column or usual[0], first)}: --text-column names another")
-    return (row.get(found) for row in itertools.chain([first], rows))
+    for there, name, option in ((found, usual[0] if column is None else column, "text"), (beside in first or id_column is None, beside, "id")):
+        if not there:
+            raise DataError(f"{name_of(Path(file))} has no column {name!r}; its columns are {list(first)}{closest(name, first)}: "
+                            f"--{option}-column names another")
+    named = [c for c in (found, beside) if c in first]
+    return (tuple(row.get(c) for c in named) for row in itertools.chain([first], rows))
 
 def count_rows(
     file: str | Path, # as in `table_rows`, but a file
     column: str | None = None,
 ) -> int:
     "How many rows a table has: a look at the whole of it, which finds what is damaged before any work is done."
-    return sum(1 for _ in column_values(file, column))
+    return sum(1 for _ in row_cells(file, column))
 
 def content(
     values: Iterable, # of a column
@@ -171,24 +178,25 @@ def cell_reader(model, table: Path):
 
 def table_answers(
     model, # a `RationaleModel`
-    values, # of the column, row by row
+    cells, # of `row_cells`: (value,) or (value, id) of each row
     read, # a value -> an input; DataError for one that is none
     first: int = 1, # number of the first row
     mask: str = "topk",
     sparsity: float | None = None,
     batch_size: int = 32,
-): # an iterator of dicts: row, label, probabilities, kept (words with characters, or patches); error for a row that cannot be read
+): # an iterator of dicts: row, id (if there is one), label, probabilities, kept (words with characters, or patches); error for a row that cannot be read
     "The answer to each row, in order and in constant memory."
     from rekd.draw import kept_words
     from rekd.model import in_windows
-    def attempt(batch):
-        try: return list(model.explain_each([read(v) for v in batch], mask, sparsity, batch_size))
-        except (DataError, MissingError) as e: return [e] if len(batch) == 1 else [r for v in batch for r in attempt([v])]
-    for row, e in enumerate(in_windows(values, attempt, batch_size), first):
-        if isinstance(e, Exception): yield dict(row=row, label=None, probabilities=None, kept=None, error=str(e))
+    def attempt(batch): # answers, each with the id of its row
+        try: return [(e, *c[1:]) for e, c in zip(model.explain_each([read(c[0]) for c in batch], mask, sparsity, batch_size), batch)]
+        except (DataError, MissingError) as e: return [(e, *batch[0][1:])] if len(batch) == 1 else [r for c in batch for r in attempt([c])]
+    for row, (e, *ids) in enumerate(in_windows(cells, attempt, batch_size), first):
+        begins = dict(row=row) | (dict(id=ids[0] if isinstance(ids[0], str | int | None) else str(ids[0])) if ids else {})
+        if isinstance(e, Exception): yield begins | dict(label=None, probabilities=None, kept=None, error=str(e))
         else:
             kept = kept_words(e) if isinstance(e.source, str) else [list(at) for at, m in zip(e.features, e.mask) if m]
-            yield dict(row=row, label=e.label, probabilities={k: round(p, 6) for k, p in e.probabilities.items()}, kept=kept)
+            yield begins | dict(label=e.label, probabilities={k: round(p, 6) for k, p in e.probabilities.items()}, kept=kept)
 
 # %% ../nbs/hood/stream.ipynb #b4537838
 ENDINGS = (".jsonl", ".ndjson", ".csv", ".tsv", ".parquet") # of a file of answers
@@ -196,7 +204,8 @@ ENDINGS = (".jsonl", ".ndjson", ".csv", ".tsv", ".parquet") # of a file of answe
 def answer_cells(answer: dict, labels: list[str]) -> dict: # column -> text or number
     "An answer as a flat row: a column for each class's probability; what was kept as JSON."
     probabilities = answer["probabilities"] or {}
-    return dict(row=answer["row"], label=answer["label"] or "") | {f"p_{name}": probabilities.get(name, "") for name in labels} | dict(
+    ids = {"id": "" if answer["id"] is None else answer["id"]} if "id" in answer else {}
+    return dict(row=answer["row"]) | ids | dict(label=answer["label"] or "") | {f"p_{name}": probabilities.get(name, "") for name in labels} | dict(
         kept="" if answer["kept"] is None else json.dumps(answer["kept"], ensure_ascii=False), error=answer.get("error", ""))
 
 def answer_line(
@@ -212,15 +221,17 @@ def _cells(values: Iterable, kind: str) -> str:
     csv.writer(out := io.StringIO(), delimiter="\t" if kind == ".tsv" else ",", lineterminator="\n").writerow(values)
     return out.getvalue()
 
-def header_line(kind: str, labels: list[str]) -> str: # "" for JSON lines
+def header_line(kind: str, labels: list[str], ids: bool = False) -> str: # "" for JSON lines
     "The first line of a file of answers."
-    return _cells(answer_cells(dict(row=0, label="", probabilities={}, kept=None), labels), kind) if kind in (".csv", ".tsv") else ""
+    some = dict(row=0, label="", probabilities={}, kept=None) | ({"id": ""} if ids else {})
+    return _cells(answer_cells(some, labels), kind) if kind in (".csv", ".tsv") else ""
 
 # %% ../nbs/hood/stream.ipynb #63c2dcdb
 def answers_there(
     file: Path, # written line by line; or a whole Parquet file
     kind: str, # ".jsonl", ".csv", ".tsv" or ".parquet"
     labels: list[str],
+    ids: bool = False, # do its rows have some?
 ) -> tuple[int, dict, int]: # how many, the last one (row, label, kept), and the length of the file without half a line
     "What an earlier run left; the file is not changed. DataError for a file that holds something else."
     if kind == ".parquet":
@@ -228,7 +239,7 @@ def answers_there(
             if found.get("row") != n or "kept" not in found:
                 raise DataError(f"{file}, row {n} is no answer: it is left as it is. Name another --out")
         return n, found, 0
-    head, sep = header_line(kind, labels).encode(), "\t" if kind == ".tsv" else ","
+    head, sep = header_line(kind, labels, ids).encode(), "\t" if kind == ".tsv" else ","
     begins, end, n, found = head or b'{"row": 1, ', 0, 0, {}
     with writing(file), open(file, "rb") as f:
         for at, line in enumerate(f, 1):
@@ -256,16 +267,21 @@ def lines_to_parquet(
     "Answers as Parquet, in constant memory. WriteError if it cannot be written."
     import pyarrow as pa, pyarrow.parquet
     span = pa.struct([("text", pa.string()), ("start", pa.int64()), ("end", pa.int64())]) if words else pa.list_(pa.int64())
-    schema = pa.schema([("row", pa.int64()), ("label", pa.string()), ("probabilities", pa.struct([(name, pa.float64()) for name in labels])),
+    with open(lines, encoding="utf-8") as f: kinds = {type(a["id"]) for a in map(json.loads, f) if "id" in a}
+    ids = [("id", pa.int64() if kinds <= {int, type(None)} else pa.string())] if kinds else []
+    schema = pa.schema([("row", pa.int64()), *ids, ("label", pa.string()), ("probabilities", pa.struct([(name, pa.float64()) for name in labels])),
                         ("kept", pa.list_(span)), ("error", pa.string())])
     part = file.with_name(file.name + ".tmp")
     with writing(file), open(lines, encoding="utf-8") as f, pa.parquet.ParquetWriter(part, schema) as out:
-        while some := [json.loads(line) for line in itertools.islice(f, 1000)]: out.write_batch(pa.RecordBatch.from_pylist(some, schema))
+        while some := [json.loads(line) for line in itertools.islice(f, 1000)]:
+            for a in some:
+                if str in kinds and a["id"] is not None: a["id"] = str(a["id"])
+            out.write_batch(pa.RecordBatch.from_pylist(some, schema))
     with writing(file): os.replace(part, file)
 
 # %% ../nbs/hood/stream.ipynb #3b4b5c2c
 def write_answers(
-    answers: Iterable[dict], # in order: row, label, probabilities, kept; perhaps error
+    answers: Iterable[dict], # in order: row, perhaps id, label, probabilities, kept; perhaps error
     file: Path | None, # added to; None: standard output
     kind: str, # ".jsonl", ".csv" or ".tsv"
     labels: list[str], # class names
@@ -277,10 +293,10 @@ def write_answers(
         with writing(file): out = open(file, "a", encoding="utf-8", newline="")
     try:
         fresh = not file or not file.stat().st_size
-        if fresh: out.write(header_line(kind, labels))
         rest = iter(answers)
         while some := list(itertools.islice(rest, together)):
-            text = "".join(answer_line(a, kind, labels) for a in some)
+            text = header_line(kind, labels, "id" in some[0]) * fresh + "".join(answer_line(a, kind, labels) for a in some)
+            fresh = False
             if file:
                 with writing(file): out.write(text); out.flush()
             else: out.write(text); out.flush()

@@ -11,6 +11,8 @@ import time
 import datasets
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import tiny
 
@@ -75,11 +77,12 @@ def test_a_stream_is_read_a_window_at_a_time(text_model):
     assert list(in_windows(range(100), lambda xs: [x * x for x in xs], 7)) == [i * i for i in range(100)]
 
 
-@pytest.mark.parametrize("kind", ["frame", "dataset", "pairs", "dicts", "generator", "parts"])
+@pytest.mark.parametrize("kind", ["frame", "dataset", "pairs", "dicts", "columns", "generator", "parts"])
 def test_load_data_and_fit_take_rows_in_memory(text_model, kind):
     some, columns = frame(40), dict(text_column="review", label_column="stars")
     pairs = list(zip(some["review"], some["stars"]))
-    given = dict(frame=some, dataset=datasets.Dataset.from_pandas(some), pairs=pairs, dicts=[dict(text=t, label=y) for t, y in pairs], generator=(p for p in pairs),
+    given = dict(frame=some, dataset=datasets.Dataset.from_pandas(some), pairs=pairs, dicts=[dict(text=t, label=y) for t, y in pairs],
+                 columns=dict(text=list(some["review"]), label=some["stars"].to_numpy(), more=[object()] * 40), generator=(p for p in pairs),
                  parts=dict(train=some[:30], test=some[30:]))[kind]
     options = columns if kind in ("frame", "dataset", "parts") else {}
     if kind == "generator": assert len(fit(text_model, given, RE(), TrainConfig(epochs=1, batch_size=16), quiet=True)) == 1; return
@@ -93,7 +96,10 @@ def test_load_data_and_fit_take_rows_in_memory(text_model, kind):
 
 def test_rows_in_memory_that_cannot_be_used(text_model):
     for given, says in ((frame(), "has no column"), ([("a", "x")] * 3, "one class only"), ([3, 4], "rows in memory are"), ([], "no rows"),
-                        (pd.DataFrame(dict(text=["a", None], label=["x", "y"])), "no text, the first is memory, row 2"), (dict(tain=frame()), "got 'tain'")):
+                        (pd.DataFrame(dict(text=["a", None], label=["x", "y"])), "no text, the first is memory, row 2"), (dict(tain=frame()), "got 'tain'"),
+                        ((["a b", "c d", "e f"], ["x", "y", "x"]), r"row 1 must be a pair \(input, label\), got 3 values; .* list\(zip\(X, y\)\)"), (dict(train=frame()), "test is not among train"),
+                        (dict(text=["a", "b"], label=["x"]), "equally long, got .'text': 2, 'label': 1"), (dict(text="ab", label="x"), "equally long"),
+                        (dict(text=["a", "b"] * 9, label=[0.5, 1] * 9), "got 0.5: numbers with a fraction look like those of a regression")):
         with pytest.raises(DataError, match=says): load_data(given, text_model.processor)
     with pytest.raises(DataError, match="unknown label 'stars'"): fit(text_model, [("a", "stars"), ("b", "negative")] * 9, RE(), quiet=True)
     with pytest.raises(SettingError, match="a data set is given by its name"): load_data(7, text_model.processor)
@@ -110,6 +116,25 @@ def test_rows_in_memory_need_only_the_two_columns():
     assert rows_in_memory(numbered, text_column=0, label_column=1).labels == ["x", "y"]
     with pytest.raises(DataError, match="no column ''"): rows_in_memory(odd.drop(columns="more"), text_column="", label_column="stars")
     with pytest.raises(DataError, match="both: 'negative' and 1"): rows_in_memory(pd.DataFrame(dict(text=["a", "b"] * 9, label=[1, "negative"] * 9)))
+
+
+def test_a_generator_that_keeps_too_much_is_named(home, capsys):
+    "By fit, after its last epoch and unless it is quiet, and by evaluate; what was asked for, and what to do."
+    from rekd.machine import Display, too_open
+    assert not too_open(0.2, 0.1) and "keeps 21% of the features, and was asked for 10%" in too_open(0.21, 0.1) and "select_lambda" in too_open(0.21, 0.1)
+    row = lambda epoch, loss, rate, **more: dict(epoch=epoch, val=dict(accuracy=0.5, loss=loss, expected_rate=rate), val_mask="topk", at_goal=True, sparsity_target=0.1, examples_per_second=1) | more
+    for rows, hide, said in (([row(0, 1, 0.5), row(1, 2, 0.1)], False, "keeps 50%"), ([row(0, 2, 0.5), row(1, 1, 0.1)], False, ""), ([row(0, 1, 0.5), row(1, 2, 0.1)], True, ""),
+                             ([row(0, 1, 0.9, at_goal=False), row(1, 2, 0.1)], False, ""), ([row(0, 1, 1.0, val_mask="none"), row(1, 1, 1.0, val_mask="none")], False, "")):
+        shown = Display("RE", 2, 2, 0, hide)
+        for r in rows: shown.epoch(r)
+        err = capsys.readouterr().err
+        assert (said in err if said else "asked for" not in err)
+    model = tiny.make_model("bigru")
+    model.config.sparsity = 0.01
+    model.save_pretrained(home / "open")
+    frame(20).rename(columns=dict(review="text", stars="label")).to_csv(home / "in.csv", index=False)
+    main(["evaluate", "open", "--dataset", str(home / "in.csv")])
+    assert "open: by the sampled mask its generator keeps" in capsys.readouterr().out
 
 
 # ---- on the command line
@@ -154,6 +179,39 @@ def test_answers_out_in_every_form(home, capsys):
         with open(f"o.{ending}", newline="", encoding="utf-8") as f: rows = list(csv.DictReader(f, delimiter=sep))
         assert [(int(r["row"]), r["label"], json.loads(r["kept"])) for r in rows] == [(a["row"], a["label"], a["kept"]) for a in want]
         assert [float(r["p_negative"]) for r in rows] == [a["probabilities"]["negative"] for a in want]
+
+
+@pytest.mark.parametrize("ending", ["jsonl", "csv", "tsv", "parquet"])
+def test_ids_of_a_table_stand_in_its_answers(home, ending):
+    "A column `id`, or the one that is named; also on a row that cannot be read, and after a resume."
+    some = pd.DataFrame(dict(id=[7, 9, 12], key=["a", "b", "c"], text=["good klm", " ", "dull"]))
+    some.to_parquet("in.parquet")
+    some.to_csv("in.csv", index=False)
+    ids = lambda file: [r["id"] for r in table_rows(file)]
+    main(["explain", "m", "--csv", "in.parquet", "--out", f"o.{ending}"])
+    assert ids(f"o.{ending}") == ([7, 9, 12] if ending in ("jsonl", "parquet") else ["7", "9", "12"])
+    ask = ["explain", "m", "--csv", "in.csv", "--id-column", "key", "--out", f"k.{ending}", "--resume"]
+    main(ask)
+    assert ids(f"k.{ending}") == ["a", "b", "c"]
+    held = (home / f"k.{ending}").read_bytes()
+    if ending != "parquet": (home / f"k.{ending}").write_bytes(held[:-20])
+    main(ask)
+    assert (home / f"k.{ending}").read_bytes() == held
+    with pytest.raises(SystemExit, match="another table"): main([a for a in ask if a not in ("--id-column", "key")])
+    with pytest.raises(SystemExit, match="no column 'keys'.*did you mean 'key'.*--id-column names another"): main(["explain", "m", "--csv", "in.csv", "--id-column", "keys"])
+
+def test_ids_of_any_kind(home):
+    "Whatever a table calls its rows is written as a number or a string."
+    import datetime
+    for values, told in (([1.5, float("nan")], ["1.5", "nan"]), ([datetime.date(2020, 1, 2), None], ["2020-01-02", None]), ([b"x", b"y"], ["b'x'", "b'y'"]), ([2**62, None], [2**62, None])):
+        pq.write_table(pa.table(dict(id=values, text=["good", "dull"])), "in.parquet")
+        for out in ("o.jsonl", "o.parquet"):
+            (home / out).unlink(missing_ok=True)
+            main(["explain", "m", "--csv", "in.parquet", "--out", out])
+            assert [r["id"] for r in table_rows(out)] == told
+    (home / "in.jsonl").write_text('{"id": 1, "text": "good"}\n{"id": "x", "text": "dull"}\n{"text": "dull"}\n')
+    main(["explain", "m", "--csv", "in.jsonl", "--out", "mixed.parquet"])
+    assert [r["id"] for r in table_rows("mixed.parquet")] == ["1", "x", None]
 
 
 def test_standard_input(home, monkeypatch, capsys):
@@ -316,14 +374,14 @@ def test_no_more_rows_are_held_than_a_window(home, monkeypatch):
     "Some thousand rows through the GRU: of those that were read, never more than a window and what is written at once is not yet on disk."
     (home / "in.csv").write_text("text\n" + "\n".join(texts(2000)[0]) + "\n")
     taken, most = 0, 0
-    def watched(file, column=None, *usual, values=rekd.stream.column_values):
+    def watched(*named, values=rekd.stream.row_cells):
         nonlocal taken
         taken = 0
-        for v in values(file, column, *usual): taken += 1; yield v
+        for v in values(*named): taken += 1; yield v
     def written(answers, *args, write=rekd.stream.write_answers):
         nonlocal most
         for a in write(answers, *args): most = max(most, taken - a["row"]); yield a
-    monkeypatch.setattr(rekd.stream, "column_values", watched)
+    monkeypatch.setattr(rekd.stream, "row_cells", watched)
     monkeypatch.setattr(rekd.stream, "write_answers", written)
     main(["explain", "m", "--csv", "in.csv", "--out", "o.jsonl", "--batch-size", "8"])
     assert len(lines("o.jsonl")) == 2000 and 0 < most <= 8 * 16 + 64

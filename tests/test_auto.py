@@ -99,16 +99,25 @@ def test_labels_that_are_none_are_refused_in_one_line(folder, labels):
     assert "\n" not in str(e.value)
 
 def test_our_own_loading_needs_no_registration(folder):
-    "Files with `model_type` do not confuse transformers where rekd.auto was never imported."
-    code = f"""import sys; sys.path.insert(0, {str(TOP)!r})
+    "Files with `model_type` do not confuse transformers in the command, which never imports rekd.auto."
+    code = f"""import sys; sys.path.insert(0, {str(TOP)!r}); sys.argv[0] = "rekd"
 from rekd.model import RationaleModel
 from rekd.run import find_model
 assert "rekd.auto" not in sys.modules
 print(RationaleModel.from_pretrained({str(folder)!r}).explain("good").label)"""
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=True).stdout.strip()
 
-def test_import_rekd_stays_light():
-    code = f"""import sys; sys.path.insert(0, {str(TOP)!r}); import rekd; print({{"torch", "transformers", "huggingface_hub", "fastcore"}} & set(sys.modules))"""
+def test_plain_import_rekd_is_enough(folder, text_model):
+    code = f"""import sys; sys.path.insert(0, {str(TOP)!r})
+import rekd
+from transformers import AutoModel, AutoModelForSequenceClassification, pipeline
+for auto in (AutoModel, AutoModelForSequenceClassification): assert type(auto.from_pretrained({str(folder)!r})).__name__ == "RekdForClassification"
+print(pipeline("text-classification", {str(folder)!r})("good")[0]["label"])"""
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=True).stdout.strip() in text_model.config.labels
+
+@pytest.mark.parametrize("program", ["/usr/bin/rekd", r"rekd.exe", "nbdev-export"])
+def test_the_command_does_not_wait_for_torch(program):
+    code = f"""import sys; sys.path.insert(0, {str(TOP)!r}); sys.argv[0] = {program!r}; import rekd; print({{"torch", "transformers", "huggingface_hub", "fastcore"}} & set(sys.modules))"""
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=True).stdout.strip() == "set()"
 
 

@@ -26,9 +26,15 @@ def test_presets_lists_every_row(capsys):
     assert json.loads(capsys.readouterr().out)["paper-imdb-mini"]["objective"]["re"]["select_lambda"] == 5e-5
 
 
+@pytest.mark.parametrize("command", ["demo", "train", "evaluate", "explain", "report", "serve", "export", "study", "table", "presets", "starter"])
+def test_help_names_no_empty_default(command, capsys):
+    with pytest.raises(SystemExit): main([command, "--help"])
+    assert not re.search(r"\(default:[\s│]*\)", capsys.readouterr().out)
+
+
 def test_help_needs_no_torch():
     "`rekd --help` answers without the heavy imports."
-    code = "import sys\nfrom rekd.cli import main\ntry: main(['--help'])\nexcept SystemExit: pass\nassert 'torch' not in sys.modules and 'transformers' not in sys.modules"
+    code = "import sys; sys.argv[0] = 'rekd'\nfrom rekd.cli import main\ntry: main(['--help'])\nexcept SystemExit: pass\nassert 'torch' not in sys.modules and 'transformers' not in sys.modules"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert out.returncode == 0, out.stderr
     for command in ("demo", "train", "evaluate", "explain", "study", "presets"): assert command in out.stdout

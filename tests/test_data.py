@@ -1,5 +1,6 @@
 """Splits that do not overlap, batches that cover everything once, errors that say what is wrong."""
 
+import json
 import datasets
 import pytest
 import tiny
@@ -8,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from rekd.processor import ImageProcessor
-from rekd.errors import DataError
+from rekd.errors import DataError, MissingError
 from rekd.data import Examples, load_data, loader, make_batches, paper_augment, rows_in_memory
 from rekd.rows import load_rows, stratified_split
 from rekd.vocabulary import trim_vocabulary
@@ -314,3 +315,49 @@ def test_a_warning_about_rows_in_memory_names_no_temporary_file(caplog):
     said = [r.getMessage() for r in caplog.records if r.name == "rekd.data"]
     assert any("stand in train or val too" in s for s in said) and any("look alike" in s for s in said) # two kinds
     assert all("/" not in s and s.startswith("memory") for s in said), said
+
+
+# ---- what spreadsheets and other programs write
+
+def test_a_first_line_that_names_the_separator_is_obeyed(tmp_path):
+    "As Excel writes and reads it; lines keep their numbers."
+    from rekd.stream import table_rows
+    from rekd.table import read_table
+    for sep, name in ((";", "a.csv"), ("|", "b.csv"), (",", "c.tsv")):
+        for end in ("\n", "\r\n"):
+            (tmp_path / name).write_bytes(f"\ufeffsep={sep}{end}text{sep}label{end}good, and short{sep}1{end}".replace(", and", ", and" if sep != "," else " and").encode())
+            held = read_table(tmp_path / name)
+            assert held.table.to_pylist() == list(table_rows(tmp_path / name)) and held.table.column_names == ["text", "label"] and held.place(0).endswith("line 3")
+    (tmp_path / "d.csv").write_text("sep=;\ntext;label\nbad\n")
+    for read in (lambda: read_table(tmp_path / "d.csv"), lambda: list(table_rows(tmp_path / "d.csv"))):
+        with pytest.raises(DataError, match="line 3: 1 fields"): read()
+
+def test_json_of_other_forms_says_what_is_expected(tmp_path):
+    from rekd.stream import table_rows
+    from rekd.table import read_table
+    rows = [dict(text="a", label="x"), dict(text="b", label="y")]
+    (tmp_path / "list.json").write_text(json.dumps(rows, indent=2))
+    assert read_table(tmp_path / "list.json").table.to_pylist() == list(table_rows(tmp_path / "list.json")) == rows
+    (tmp_path / "many.json").write_text(json.dumps(rows[0], indent=2))
+    for read in (lambda: read_table(tmp_path / "many.json"), lambda: list(table_rows(tmp_path / "many.json"))):
+        with pytest.raises(DataError, match="line 1 is not JSON.*a JSON file of rows is one list"): read()
+    (tmp_path / "inner.json").write_text(json.dumps(dict(data=rows)))
+    with pytest.raises(DataError, match="its 'data' holds the rows; a JSON file of rows is one list.*keep the list alone"): read_table(tmp_path / "inner.json")
+
+def test_a_readme_beside_folders_of_classes_is_no_matter(tmp_path):
+    "A table there is: which of the two is meant?"
+    from PIL import Image
+    for name in ("cat", "dog"):
+        (tmp_path / "pets" / name).mkdir(parents=True)
+        for i in range(6): Image.new("RGB", (8, 8), (20 * i, 40 * len(name), 7)).save(tmp_path / "pets" / name / f"{i}.png")
+    for stray in ("README.md", "LICENSE", "Thumbs.db"): (tmp_path / "pets" / stray).write_text("read me")
+    rows, labels = load_rows(str(tmp_path / "pets"))
+    assert labels == ["cat", "dog"] and {p: len(r) for p, r in rows.items()} == dict(train=9, test=3)
+    (tmp_path / "pets" / "notes.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(MissingError, match="notes.csv"): load_rows(str(tmp_path / "pets"))
+
+def test_labels_with_a_fraction_are_called_numbers_of_a_regression(tmp_path):
+    (tmp_path / "in.csv").write_text("text,label\n" + "".join(f"text {i},{i / 7:.3f}\n" for i in range(20)))
+    with pytest.raises(DataError, match="regression, and this is a classifier. Cut them into classes"): load_rows(str(tmp_path / "in.csv"))
+    (tmp_path / "in.csv").write_text("text,label\n" + "".join(f"text {i},{1 + i % 4 / 2}\n" for i in range(40))) # half stars are classes
+    assert load_rows(str(tmp_path / "in.csv"))[1] == ["1.0", "1.5", "2.0", "2.5"]

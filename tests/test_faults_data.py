@@ -445,8 +445,10 @@ def test_a_folder_of_other_things_is_no_folder_of_classes(tmp_path):
         (tmp_path / "d" / name).mkdir(parents=True)
         (tmp_path / "d" / name / "1.png").write_bytes(png())
     assert load_rows(str(tmp_path / "d"), parts=("test",))[1] == ["a", "b"]
-    (tmp_path / "d" / "code.py").write_text("")
-    with pytest.raises(MissingError, match="this one has a, b, code.py"): load_rows(str(tmp_path / "d"), parts=("test",))
+    (tmp_path / "d" / "README.md").write_text("")
+    assert load_rows(str(tmp_path / "d"), parts=("test",))[1] == ["a", "b"]
+    (tmp_path / "d" / "code").mkdir()
+    with pytest.raises(MissingError, match="this one has README.md, a, b, code"): load_rows(str(tmp_path / "d"), parts=("test",))
 
 
 def test_columns_of_other_names(home, tmp_path): # noqa: F811

@@ -229,7 +229,7 @@ def test_the_installed_package_explains(python, tmp_path, text_model):
 def test_the_command_line_starts_without_torch():
     "Help and wrong arguments must not wait for what only training needs; benchmarks/startup.py measures it."
     heavy = "{'torch', 'transformers', 'datasets', 'timm', 'matplotlib', 'pandas'}"
-    run(sys.executable, "-c", f"import sys; sys.path.insert(0, {str(TOP)!r}); import rekd.cli; loaded = {heavy} & set(sys.modules); assert not loaded, loaded")
+    run(sys.executable, "-c", f"import sys; sys.path.insert(0, {str(TOP)!r}); sys.argv[0] = '/usr/bin/rekd'; import rekd.cli; loaded = {heavy} & set(sys.modules); assert not loaded, loaded")
 
 
 def test_the_package_has_no_heavy_import_of_its_own():
