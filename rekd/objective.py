@@ -21,8 +21,9 @@ from .registry import register_estimator, register_objective
 from .select import gumbel_softmax, topk_mask
 from .check import ask_estimator
 from .model import RationaleModel, to_device
-from .loss import annealed_alpha, prediction_kd_loss, rationale_kd_loss, rekd_loss, sparsity_of_each
-from .context import StepContext, batch_mean, build_objective, check_dropped, check_teacher, example_noise, find_estimator, repeated, seed_of
+from .loss import annealed_alpha, prediction_kd_loss, rationale_kd_loss, rekd_loss
+from .context import (StepContext, batch_mean, build_objective, check_dropped, check_teacher, example_noise,
+                          find_estimator, repeated, seed_of, sparsity_of_each)
 
 _all_ = ["StepContext", "build_objective", "example_noise", "find_estimator", "seed_of"] # of `rekd.context`, offered here too
 
