@@ -7,7 +7,7 @@ from pathlib import Path
 # a module imports only from those before it
 ORDER = """
     errors settings registry machine checkpoint
-    select backbone pretrained processor check draw hub inputs model auto export
+    select backbone vision pretrained processor check draw hub inputs model auto export
     loss context objective estimate
     table stream rows crowd data guard steps train
     measure evaluate compare judge documents plot show report attribute teachers vocabulary
