@@ -11,7 +11,8 @@ import statistics
 import time
 import torch
 import torch.nn.functional as F
-from rekd.backbone import ImageBackbone, TextBackbone
+from rekd.backbone import TextBackbone
+from rekd.vision import ImageBackbone
 from rekd.machine import bf16_units
 from rekd.model import Generator, ModelConfig, Predictor
 from rekd.objective import CLS, RE, REKD, StepContext

@@ -321,7 +321,7 @@ def _explain_table(command: Explain, table: Path):
     usual = ("text",) if model.generator.backbone.modality == "text" else ("image", "img")
     cells = lambda: row_cells(table, command.text_column, usual, command.id_column)
     answers = lambda first, skip: table_answers(model, itertools.islice(cells(), skip, None), read, first, *options)
-    done = 0
+    found, first, done = Counter(), "", 0
     if out and lines:
         whole = parquet is not None and parquet.exists() and parquet.stat().st_size > 0
         made, ids = _made(command, model, cells() if total else [], table), total is not None and len(next(cells())) > 1
@@ -329,8 +329,6 @@ def _explain_table(command: Explain, table: Path):
         if whole and done != total: raise SettingError(f"{out} has {done} answers, and {table} has {total} rows: name another --out")
         if lines.exists() and not whole: os.truncate(lines, end if done else 0) # half a line goes
         if done == total and out.exists(): return print(f"{out} has all its answers: nothing is left to do.")
-    found: Counter = Counter()
-    first = ""
     with tqdm(total=total, initial=done, unit=" rows", desc="explaining", disable=None) as bar:
         try:
             for answer in write_answers(answers(done + 1, done), lines, kind, model.config.labels):

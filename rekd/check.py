@@ -14,7 +14,8 @@ import torch.nn as nn
 from torch import Tensor
 from .errors import RekdError, SettingError, one_line, shown
 from .registry import ESTIMATORS
-from .backbone import PLACED, Backbone, BiGRU, ImageBackbone, PixelBackbone, TextBackbone, TimmBackbone
+from .backbone import PLACED, Backbone, BiGRU, TextBackbone
+from .vision import ImageBackbone, PixelBackbone, TimmBackbone
 from .pretrained import IMAGE_TYPES, TEXT_TYPES, TIMM_TYPES, backbone_from_config
 
 # %% ../nbs/hood/check.ipynb #8e5abd7d

@@ -12,7 +12,7 @@ from typing import Any
 from .errors import SettingError, check_name, check_number, shown
 from .processor import UNITS
 from .model import ModelConfig
-from .objective import check_dropped
+from .context import check_dropped
 from .rows import whole_path
 from .train import TrainConfig
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from .errors import DataError, RekdError, SettingError, check_name, check_number, one_line, shown
 from .processor import ImageProcessor, TextProcessor, any_size
-from .objective import seed_of
+from .context import seed_of
 from .table import PARTS, warn_once
 from .rows import (ELSEWHERE, Rows, SPLIT_SEED, bars_on_terminals, cache_folder, read_data, some_rows,
                        stratified_split)

@@ -15,7 +15,7 @@ from .errors import SettingError, check_number, shown
 from .registry import register_estimator
 from .select import topk_mask
 from .model import RationaleModel
-from .objective import StepContext, batch_mean
+from .context import StepContext, batch_mean
 
 # %% ../nbs/06_estimate.ipynb #3e7949fd
 def relaxed_topk(

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from .errors import DataError, ModelError
 from .model import RationaleModel, check_selects, evaluating, to_device
-from .objective import read_alike
+from .context import read_alike
 from .data import Examples, loader, make_batches
 from .train import choose_mask
 from .evaluate import interval, mask_only_accuracy

@@ -17,7 +17,8 @@ from .errors import (MissingError, ModelError, RekdError, SettingError, check_na
                          one_line, shown)
 from .settings import settings, shipped
 from .registry import BACKBONES, register_backbone
-from .backbone import Backbone, ImageBackbone, PixelBackbone, TextBackbone, TimmBackbone
+from .backbone import Backbone, TextBackbone
+from .vision import ImageBackbone, PixelBackbone, TimmBackbone
 
 # %% ../nbs/hood/pretrained.ipynb #4a4da1a9
 _HUB = ("it is not on this machine and did not come from the hub. Check the spelling and the network; "

@@ -18,7 +18,8 @@ from .registry import OBJECTIVES
 from .checkpoint import RunFolder
 from .select import temperature
 from .model import RationaleModel, to_device
-from .objective import RandomMask, StepContext
+from .context import StepContext
+from .objective import RandomMask
 from .data import Examples, loader, make_batches
 
 # %% ../nbs/hood/steps.ipynb #2ef2f14d

@@ -14,7 +14,7 @@ from torch import Tensor
 from .errors import DataError, MissingError, ModelError, SettingError, check_name, shown
 from .processor import unit_sum
 from .model import RationaleModel
-from .objective import check_teacher
+from .context import check_teacher
 from .estimate import relaxed_topk
 from .data import Examples
 from .attribute import METHODS, attribute

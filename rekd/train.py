@@ -20,7 +20,8 @@ from .checkpoint import RunFolder
 from .select import topk_mask
 from .pretrained import copy_layers
 from .model import RationaleModel, evaluating, to_device
-from .objective import RandomMask, example_noise, seed_of
+from .context import example_noise, seed_of
+from .objective import RandomMask
 from .data import Data, Examples, as_data, loader, make_batches
 from .guard import check_parts, check_saving, describe_run
 from .steps import (Plan, Progress, Step, TrainConfig, batches_left, check_goal, check_weights, diverged, param_groups, stoppable,

@@ -11,7 +11,8 @@ import torch
 from rekd.attribute import METHODS, attribute, document_scores, post_hoc
 from rekd.cli import main
 from rekd.errors import DataError, ModelError, RekdError, SettingError
-from rekd.evaluate import at_shares, comprehensiveness, crossed, interval, judge, plausibility, replacement_difference, task_scores, token_f1
+from rekd.compare import at_shares, crossed
+from rekd.evaluate import comprehensiveness, interval, judge, plausibility, replacement_difference, task_scores, token_f1
 from rekd.documents import judge_document
 from rekd.draw import Explanation, _FADED, layout_tags, without_tags
 from rekd.model import RationaleModel

@@ -4,7 +4,8 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from rekd.select import deterministic_mask, random_mask, temperature, topk_mask
+from rekd.errors import SettingError
+from rekd.select import deterministic_mask, gumbel_noise, gumbel_softmax, random_mask, temperature, topk_mask
 
 shares = st.floats(0.01, 1.0)
 seeds = st.integers(0, 10_000)
@@ -82,3 +83,20 @@ def test_temperature_falls_in_steps_and_stays_between_its_ends(total, every, end
 @pytest.mark.parametrize("bad", [dict(start=0.1, end=5.0), dict(end=0.0), dict(every=0), dict(total_steps=0)])
 def test_temperature_refuses_an_impossible_schedule(bad):
     with pytest.raises(ValueError): temperature(**dict(step=0, total_steps=10) | bad)
+
+
+@pytest.mark.parametrize("T", [0, -1.0, float("nan")])
+def test_gumbel_softmax_refuses_an_impossible_temperature(T):
+    with pytest.raises(SettingError, match=r"temperature must be a number in \(0, inf\)"): gumbel_softmax(torch.zeros(3), T)
+
+def test_noise_repeats_with_its_generator():
+    again = lambda: gumbel_noise(torch.zeros(3), torch.Generator().manual_seed(42))
+    assert torch.equal(again(), again())
+
+def test_masks_at_their_edges():
+    scores, some = torch.randn(3, 12), torch.arange(12) < torch.tensor([12, 8, 4])[:, None]
+    assert not topk_mask(scores, some & False, 0.25).any() # nothing to select: nothing kept
+    assert torch.equal(topk_mask(scores, some, 1.0), some.float())
+    assert topk_mask(torch.full((1, 3), -torch.inf), torch.tensor([[False, True, True]]), 0.5).tolist() == [[0, 1, 0]]
+    with pytest.raises(SettingError, match=r"bool tensor of shape \(3, 12\)"): topk_mask(scores, some[:, :-1], 0.25)
+    with pytest.raises(SettingError, match="got torch.float32"): deterministic_mask(torch.zeros(3, 12, 2), some.float())

@@ -7,10 +7,10 @@ from pathlib import Path
 # a module imports only from those before it
 ORDER = """
     errors settings registry machine checkpoint
-    select backbone pretrained processor check draw hub model auto export
-    loss objective estimate
+    select backbone vision pretrained processor check draw hub inputs model auto export
+    loss context objective estimate
     table stream rows crowd data guard steps train
-    evaluate judge documents plot show report attribute teachers vocabulary
+    measure evaluate compare judge documents plot show report attribute teachers vocabulary
     config preset run study results starter
     console explore serve answers cli
 """.split()
