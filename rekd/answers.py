@@ -321,7 +321,8 @@ def _explain_table(command: Explain, table: Path):
     usual = ("text",) if model.generator.backbone.modality == "text" else ("image", "img")
     cells = lambda: row_cells(table, command.text_column, usual, command.id_column)
     answers = lambda first, skip: table_answers(model, itertools.islice(cells(), skip, None), read, first, *options)
-    found, first, done = Counter(), "", 0
+    found: Counter[str | None] = Counter()
+    first, done = "", 0
     if out and lines:
         whole = parquet is not None and parquet.exists() and parquet.stat().st_size > 0
         made, ids = _made(command, model, cells() if total else [], table), total is not None and len(next(cells())) > 1

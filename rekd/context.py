@@ -152,17 +152,19 @@ def _reads(model):
     "What a model's inputs and answers are, by name."
     kind = model.generator.backbone.modality
     special = dict(select_special=model.config.select_special) if kind == "text" else {}
-    return dict(classes=model.config.labels, inputs=kind) | reads(model.processor) | special
+    length = dict(max_length=model.processor.max_length) if kind == "text" else {}
+    return dict(classes=model.config.labels, inputs=kind) | reads(model.processor) | special | length
 
 # %% ../nbs/hood/context.ipynb #b3ab8b7e
 def read_alike(
     models: dict[str, RationaleModel], # by the names for the message
+    may_differ: str = "", # what need not be the same, such as "max_length"
 ):
     "ModelError unless all models read the same features and name the same classes, as the first one does."
     (first, *others), reads = models, {name: _reads(model) for name, model in models.items()}
     for other in others:
         for what, mine in reads[other].items():
-            if reads[first].get(what) == mine: continue
+            if what == may_differ or reads[first].get(what) == mine: continue
             say = [f"{len(x)} word pieces" if what == "pieces" else shown(x)
                    for x in (reads[first].get(what, ()), mine)]
             raise ModelError(f"{first} and {other} must have the same {what}: {first} has {say[0]}, {other} {say[1]}")
@@ -173,7 +175,7 @@ def check_teacher(
 ):
     "ModelError unless teacher and student are two models that read the same features and name the same classes, and the teacher reads as far as its student."
     if teacher is model: raise ModelError("a student cannot be its own teacher: give it a copy.deepcopy of the model")
-    try: read_alike({"the teacher": teacher, "the student": model})
+    try: read_alike({"the teacher": teacher, "the student": model}, may_differ="max_length")
     except ModelError as e: raise ModelError(f"{e}. A teacher learns from the student's data first") from None
     places, longest = positions(teacher.generator.backbone), getattr(model.processor, "max_length", 0)
     if places and longest > places:

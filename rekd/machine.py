@@ -59,7 +59,8 @@ def too_open(
 class Display:
     "A bar, or lines, once two seconds have passed; and a warning at the end, if the generator keeps too much."
     def __init__(self, name: str, epochs: int, steps: int, done: int, hide: bool):
-        self.name, self.epochs, self.hide, self.began, self.best = name, epochs, hide, time.monotonic(), None
+        self.name, self.epochs, self.hide, self.began = name, epochs, hide, time.monotonic()
+        self.best: dict = {} # the row of the epoch that is kept
         self.bar = tqdm(total=steps, initial=done, desc=self.name, delay=2, disable=hide or not (in_notebook() or sys.stderr.isatty()))
     def say(self, line: str, after: float = 0, aloud: bool = False): # seconds; aloud: beside a bar, too
         "A line for whoever listens, or on stderr where there is no bar."
@@ -73,6 +74,6 @@ class Display:
         self.bar.set_postfix(val=f"{v['accuracy']:.3f}", kept=f"{v['expected_rate']:.2f}", refresh=False)
         self.say(f"{self.name}: epoch {row['epoch'] + 1} of {self.epochs}, validation accuracy {v['accuracy']:.3f}, loss {v['loss']:.3f}, "
                  f"keeps {v['expected_rate']:.3f}, {row['examples_per_second']:.0f} examples/s", after=2)
-        if row.get("at_goal") and row["val_mask"] not in ("random", "none") and (self.best is None or v["loss"] < self.best["val"]["loss"]): self.best = row
+        if row.get("at_goal") and row["val_mask"] not in ("random", "none") and (not self.best or v["loss"] < self.best["val"]["loss"]): self.best = row
         if row["epoch"] + 1 == self.epochs and self.best: # the epoch that is kept; an expected share is what sampling keeps
             if said := too_open(self.best["val"]["expected_rate"], self.best["sparsity_target"]): self.say(f"{self.name}: the generator {said}.", aloud=True)
