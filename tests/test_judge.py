@@ -78,6 +78,6 @@ def test_a_reader_reads_as_far_as_the_model(text_model):
     data = tiny.text_data()
     with pytest.raises(ModelError, match=f"train one by --set max_length={text_model.processor.max_length}"): judge_choice(text_model, short, data.test)
     assert judge_choice(text_model, far, data.test)["rows"] == 8
-    from rekd.evaluate import at_shares, crossed
+    from rekd.compare import at_shares, crossed
     for compare in (at_shares, crossed):
         with pytest.raises(ModelError, match="the same max_length"): compare(dict(a=text_model, b=short), data.test)
