@@ -62,10 +62,15 @@ def add_docments(app, what, name, obj, options, lines):
     for k, text in told: lines.append(f":{'returns' if k == 'return' else f'param {k}'}: {plain(text)}")
 
 
+def mathml(tex, display): # "block" or "inline"
+    "TeX as MathML, with what the converter does not know said in another way."
+    return convert(tex.replace(r"\arg", r"\operatorname{arg}").replace(r"\|", "‖"), display=display)
+
+
 def formula(writer, node):
-    "A formula as MathML. A command that the converter does not know is a warning, which stops the build."
+    "A formula of a page. A command that the converter does not know is a warning, which stops the build."
     block = node.tagname == "math_block"
-    found = convert(node.astext().replace(r"\arg", r"\operatorname{arg}").replace(r"\|", "‖"), display="block" if block else "inline")
+    found = mathml(node.astext(), "block" if block else "inline")
     if "\\" in found: logging.getLogger(__name__).warning("a formula has an unknown command: %s", node.astext(), location=node)
     writer.body.append(f'<div class="math">{found}</div>' if block else found)
     raise nodes.SkipNode

@@ -318,8 +318,7 @@ def _explain_table(command: Explain, table: Path):
     (model, _) = trained(command.model)
     check_selects(model)
     read, options = cell_reader(model, table), (command.mask, command.sparsity, command.batch_size)
-    usual = ("text",) if model.generator.backbone.modality == "text" else ("image", "img")
-    cells = lambda: row_cells(table, command.text_column, usual, command.id_column)
+    cells = lambda: row_cells(table, command.text_column, ("text",) if model.generator.backbone.modality == "text" else ("image", "img"), command.id_column)
     answers = lambda first, skip: table_answers(model, itertools.islice(cells(), skip, None), read, first, *options)
     found: Counter[str | None] = Counter()
     first, done = "", 0

@@ -26,7 +26,7 @@ def commands(text):
 @pytest.mark.parametrize("args", [*commands(README), *commands(GUIDE)], ids=" ".join)
 def test_a_command_of_readme_and_guide_parses(args, monkeypatch):
     if args == ["--version"]: return
-    if not {"demo", "train", "evaluate", "explain", "report", "study", "table", "presets", "starter"} & set(args[:1]): pytest.fail(f"no command {args[:1]}")
+    if not {"demo", "train", "evaluate", "explain", "report", "study", "table", "presets", "starter", "serve"} & set(args[:1]): pytest.fail(f"no command {args[:1]}")
     if "--plugin" in args: args = args[:args.index("--plugin")] + args[args.index("--plugin") + 2:] # a file of the reader's
     ran = []
     monkeypatch.setattr(cli, "COMMANDS", {c: ran.append for c in cli.COMMANDS})
@@ -49,10 +49,16 @@ def test_training_in_python_as_the_guide_prints_it(tmp_path, monkeypatch):
     (tmp_path / "my_folder").mkdir()
     for part, n in (("train", 40), ("test", 10)):
         (tmp_path / "my_folder" / f"{part}.csv").write_text("text,label\n" + "".join(f'"a {w} film, number {i}",{w}\n' for i in range(n // 2) for w in ("good", "dull")))
-    code = next(b for b in blocks(GUIDE, "python") if "my_folder" in b)
     names = {}
-    exec(code, names) # noqa: S102
+    for code in [b for b in blocks(GUIDE, "python") if "my_folder" in b]: exec(code, names) # noqa: S102
     assert (tmp_path / "runs" / "mine").is_dir() and names["model"].explain("a good film").label in ("good", "dull")
+
+def test_a_table_is_answered_as_the_guide_prints_it(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "reviews.csv").write_text("id,review\n7,The cast is wonderful.\n8,The plot is dull.\n")
+    cli.main(next(c for c in commands(GUIDE) if "--csv" in c))
+    told = [json.loads(line) for line in (tmp_path / "answers.jsonl").read_text().splitlines()]
+    assert [(a["id"], a["label"]) for a in told] == [("7", "positive"), ("8", "negative")]
 
 def test_the_guide_names_every_notebook_under_the_hood():
     named = set(re.findall(r"\]\(hood/(\w+)\.ipynb\) \|", GUIDE))
