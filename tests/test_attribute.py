@@ -167,3 +167,17 @@ def test_planted_words_are_found():
     for method in set(METHODS) - {"attention"}:
         best = attribute(model.eval(), parts[2][0], method)[:, 1:].argmax(-1) # the first is [CLS]
         assert (best == torch.tensor(parts[2][2])).double().mean() > 0.9, method
+
+
+def test_attention_is_read_where_it_is_fused():
+    "On a GPU attention is one fused step; for this one pass the plain way is taken, and then the fused one again."
+    model, batch = make("bert")
+    net = model.eval().predictor.backbone.net
+    net.set_attn_implementation("eager")
+    plain = attribute(model, batch, "attention")
+    net.set_attn_implementation("sdpa")
+    assert torch.allclose(attribute(model, batch, "attention"), plain, atol=1e-6)
+    assert net.config._attn_implementation == "sdpa"
+
+def test_a_class_that_is_none_is_refused(text_model):
+    with pytest.raises(SettingError, match=r"target must be a whole number in \[0, 1\], got 2"): attribute(text_model, ["a good film"], target=2)

@@ -122,7 +122,7 @@ def test_padding_is_not_counted_by_the_losses(special, monkeypatch):
     teacher = make_model("bert", 1, select_special=special)
     def parts(objective, batch):
         left = iter(noise)
-        for module in ("select", "objective"): monkeypatch.setattr(f"rekd.{module}.gumbel_noise", lambda logits, generator=None: next(left)[:, :logits.shape[1]])
+        for module in ("select", "context"): monkeypatch.setattr(f"rekd.{module}.gumbel_noise", lambda logits, generator=None: next(left)[:, :logits.shape[1]])
         return {k: v.item() for k, v in objective(student, batch, AT)[1].items()}
     for objective in (RE(0.1), REKD(teacher, 0.1)):
         assert parts(objective, padded(batch, 9)) == pytest.approx(parts(objective, batch), abs=1e-5)

@@ -255,7 +255,7 @@ def one_step(objective, student, monkeypatch):
     "One step of `fit` under known noise; the student's weights before and after, the batch, the loss, the noise."
     noises = [torch.tensor(np.random.default_rng(i).gumbel(size=(8, 40, 2))) for i in (1, 2)]
     def fake(logits, batch, context, purpose): return noises[dict(student=0, teacher=1)[purpose]][:logits.shape[0], :logits.shape[1]]
-    monkeypatch.setattr("rekd.objective._noise", fake)
+    monkeypatch.setattr("rekd.context._noise", fake)
     before = {k: v.clone() for k, v in student.state_dict().items()}
     watched, data = Watched(objective), tiny.text_data(6)
     fit(student, data, watched, TrainConfig(epochs=1, batch_size=8, **STEP), quiet=True)
