@@ -339,6 +339,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                             'rekd.judge.masks_alone': ('hood/judge.html#masks_alone', 'rekd/judge.py'),
                             'rekd.judge.read_by_both': ('hood/judge.html#read_by_both', 'rekd/judge.py')},
             'rekd.loss': { 'rekd.loss.annealed_alpha': ('loss.html#annealed_alpha', 'rekd/loss.py'),
+                           'rekd.loss.phrase_loss': ('loss.html#phrase_loss', 'rekd/loss.py'),
                            'rekd.loss.prediction_kd_loss': ('loss.html#prediction_kd_loss', 'rekd/loss.py'),
                            'rekd.loss.rationale_kd_loss': ('loss.html#rationale_kd_loss', 'rekd/loss.py'),
                            'rekd.loss.rekd_loss': ('loss.html#rekd_loss', 'rekd/loss.py'),

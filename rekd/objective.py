@@ -21,7 +21,7 @@ from .registry import register_estimator, register_objective
 from .select import gumbel_softmax, topk_mask
 from .check import ask_estimator
 from .model import RationaleModel, to_device
-from .loss import annealed_alpha, prediction_kd_loss, rationale_kd_loss, rekd_loss
+from .loss import annealed_alpha, phrase_loss, prediction_kd_loss, rationale_kd_loss, rekd_loss
 from .context import (StepContext, batch_mean, build_objective, check_dropped, check_teacher, example_noise,
                           find_estimator, repeated, seed_of, sparsity_of_each)
 
@@ -126,12 +126,17 @@ class RE:
     select_lambda: float = 1e-4 # weight of the sparsity loss
     per: str = "batch" # who has to meet the target: the "batch" (the paper) or each "example"
     estimator: str | Callable = "gumbel" # the way to a gradient: "gumbel" (the paper), another one as `find_estimator` takes it
+    phrase_lambda: float = 0.0 # weight of `phrase_loss`, texts only (the paper: none)
     selects = True
     def __post_init__(self):
-        check_number("select_lambda", self.select_lambda, "[0, inf)")
+        for name in ("select_lambda", "phrase_lambda"): check_number(name, getattr(self, name), "[0, inf)")
         check_name("per", self.per, ("batch", "example"))
         if not inspect.isfunction(part := find_estimator(self.estimator)): self.estimator = part # it may hold a state: one for all steps
-    def fits(self, model: RationaleModel): check_dropped(self.estimator, model.config.dropped)
+    def fits(self, model: RationaleModel):
+        "SettingError for a setting that cannot train this model."
+        check_dropped(self.estimator, model.config.dropped)
+        if self.phrase_lambda and model.generator.backbone.modality != "text":
+            raise SettingError(f"phrase_lambda={self.phrase_lambda} asks for phrases, and this model reads pictures: leave it out")
     def __call__(self, model: RationaleModel, batch: dict, context: StepContext) -> tuple[Tensor, dict]:
         context, selectable, parts = context.of(batch), model.selectable(batch), {}
         def loss_of_each(mask): # one for each example, or n
@@ -154,7 +159,10 @@ def losses(self: RE,
     ce, target = F.cross_entropy(classes, batch["labels"], reduction="none"), context.sparsity * selectable.sum(-1)
     sparsity = sparsity_of_each(mask, target, self.per, batch_mean(mask.sum(-1) - target, batch))
     kept = mask.detach().sum(-1) / selectable.sum(-1).clamp(min=1)
-    return ce + self.select_lambda * sparsity, dict(ce=ce.mean(), sparsity=sparsity.mean(), kept=kept.mean())
+    parts, loss = dict(ce=ce.mean(), sparsity=sparsity.mean(), kept=kept.mean()), ce + self.select_lambda * sparsity
+    if not self.phrase_lambda: return loss, parts
+    phrase = phrase_loss(mask, selectable)
+    return loss + self.phrase_lambda * phrase, parts | dict(phrase=phrase.mean())
 
 # %% ../nbs/05_objective.ipynb #f42327bd
 @register_objective("rekd")
@@ -172,6 +180,7 @@ class REKD:
     hard: bool = False # distil the teacher's choices of features instead of their distribution
     per: str = "batch" # who has to meet the target: the "batch" (the paper) or each "example"
     estimator: str | Callable = "gumbel" # the way to a gradient, as in `RE`
+    phrase_lambda: float = 0.0 # weight of `phrase_loss`, as in `RE`
     cache: dict = field(default_factory=dict, repr=False, compare=False) # example index -> the teacher's (L, 2) logits, see `remember`
     cache_of: str | None = field(default=None, compare=False) # the fingerprint of the examples in `cache`
     selects = True
@@ -179,7 +188,7 @@ class REKD:
         for name, known in dict(noise=("independent", "shared", "none"), part=("both", "rationale", "prediction"),
                                 per=("batch", "example"), kd_mask=("student", "teacher")).items():
             check_name(name, getattr(self, name), known)
-        for name in ("select_lambda", "kd_r_lambda"): check_number(name, getattr(self, name), "[0, inf)")
+        for name in ("select_lambda", "kd_r_lambda", "phrase_lambda"): check_number(name, getattr(self, name), "[0, inf)")
         if self.alpha is not None: check_number("alpha", self.alpha, "[0, 1]")
         if not inspect.isfunction(part := find_estimator(self.estimator)): self.estimator = part # it may hold a state: one for all steps
         if not self.teacher.config.selects:
@@ -192,8 +201,8 @@ class REKD:
 # %% ../nbs/05_objective.ipynb #f1ts0001
 @patch
 def fits(self: REKD, model: RationaleModel):
-    "ModelError as in `check_teacher`, or as another teacher says; SettingError as in `check_dropped`."
-    check_dropped(self.estimator, model.config.dropped)
+    "ModelError as in `check_teacher`, or as another teacher says; SettingError as in `RE.fits`."
+    RE(estimator=self.estimator, phrase_lambda=self.phrase_lambda).fits(model)
     if isinstance(self.teacher, RationaleModel): check_teacher(self.teacher, model)
     else: self.teacher.fits(model)
 
@@ -281,7 +290,7 @@ def __call__(self: REKD, model: RationaleModel, batch: dict, context: StepContex
     def loss_of_each(mask): # all that depends on the mask, of which there is one for each example, or n
         many = repeated(batch, len(mask) // len(selectable))
         classes = model.predict(many, mask)
-        re, found = RE(self.select_lambda, self.per).losses(classes, mask, model.selectable(many), many, context)
+        re, found = RE(self.select_lambda, self.per, phrase_lambda=self.phrase_lambda).losses(classes, mask, model.selectable(many), many, context)
         parts.update(found)
         if self.part == "rationale" or self.alpha == 1: return weigh(re, none, none)
         read, of = (mask, many) if self.kd_mask == "student" else (best_of_teacher, batch)

@@ -10,6 +10,7 @@ from rekd.cli import main
 from rekd.documents import explain_document
 from rekd.errors import DataError, ModelError, SettingError
 from rekd.evaluate import replacement_difference
+from rekd.loss import phrase_loss
 from rekd.model import ModelConfig, RationaleModel, build_model
 from rekd.objective import RE, REKD, RandomMask, Reader, StepContext
 from rekd.processor import TextProcessor, first_pieces, spread, unit_sum
@@ -112,3 +113,21 @@ def test_ids_alone_do_not_tell_words():
     from rekd.auto import RekdConfig, RekdForClassification
     model = make_model("word")
     with pytest.raises(DataError, match="keeps whole words"): RekdForClassification(RekdConfig(**vars(model.config)), model)(torch.tensor([[2, 5, 3]]))
+
+
+def test_phrases_cost_by_the_change_and_only_where_asked(image_model):
+    model, batch = tiny.make_model("bert"), tiny.make_batch("bert", lengths=(12, 30, 9))
+    batch["labels"] = batch.get("labels", torch.zeros(3, dtype=torch.long))
+    context = StepContext(1.0, 0.1, seed=5)
+    plain, parts = RE()(model, batch, context)
+    charged, told = RE(phrase_lambda=0.25)(model, batch, context)
+    assert "phrase" not in parts and told["phrase"] > 0
+    assert (charged - plain).item() == pytest.approx(0.25 * told["phrase"].item(), rel=1e-4)
+    grad = torch.autograd.grad(charged - plain, model.generator.head.parameters() if hasattr(model.generator, "head") else list(model.generator.parameters())[-2:])
+    assert any(g.abs().max() > 0 for g in grad)
+    mask = torch.tensor([[1., 1, 0, 0, 1], [0, 1, 0, 1, 0]])
+    able = torch.tensor([[1, 1, 1, 1, 1], [0, 1, 1, 1, 0]]).bool()
+    assert phrase_loss(mask, able).tolist() == [2, 2] # what cannot be kept is no neighbour
+    with pytest.raises(SettingError, match="reads pictures"): RE(phrase_lambda=0.1).fits(image_model)
+    with pytest.raises(SettingError, match="phrase_lambda"): RE(phrase_lambda=-1)
+    with pytest.raises(SettingError, match="reads pictures"): REKD(image_model, phrase_lambda=0.1).fits(tiny.make_model("vit"))
