@@ -174,7 +174,7 @@ def draw_report():
         main(["report", "imdb-gru-re", "imdb-gru-rekd", "--examples", "6", "--n-test", "200", "--out", f"{folder}/report.html"])
         page = p.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox"]).new_page(viewport=dict(width=1280, height=800))
         page.goto(f"file://{folder}/report.html")
-        below = page.evaluate("Math.max(...[...document.querySelectorAll('.card')].map(e => e.getBoundingClientRect().bottom))") # of the models' cards: whole ones
+        below = page.evaluate("Math.max(...[...document.querySelectorAll('.card')].map(e => e.getBoundingClientRect().bottom))") # whole cards
         page.screenshot(path=OUT / "report.png", full_page=True, clip=dict(x=0, y=0, width=1280, height=below + 16))
 
 
