@@ -34,7 +34,7 @@ def _iou(a, b) -> float:
     "Intersection over union of two spans."
     shared = min(a[1], b[1]) - max(a[0], b[0])
     return shared / (max(a[1], b[1]) - min(a[0], b[0])) if shared > 0 else 0.0
-#| export
+
 def _matched(spans, others, threshold) -> float:
     "Share of `spans` with a partner among `others`."
     return float(np.mean([any(_iou(s, o) >= threshold for o in others) for s in spans]))
@@ -104,7 +104,7 @@ def comprehensiveness(
 ) -> float: # in [-1, 1], higher is better
     "Mean fall of the predicted class's probability when the rationale is removed (ERASER, equation 1)."
     return _lost(full, without)
-#| export
+
 def sufficiency(
     full, # (N, C) probabilities from all features
     only, # (N, C) from the rationale alone; (K, N, C) for K rationales, whose mean is the AOPC
@@ -114,7 +114,7 @@ def sufficiency(
 
 # %% ../nbs/08_evaluate.ipynb #616a529a
 BINS = (0.01, 0.05, 0.10, 0.20, 0.50)
-#| export
+
 @torch.no_grad()
 def erasure(
     prob, # prob(batch, mask (B, L)) -> class probabilities (B, C)
@@ -139,14 +139,14 @@ def keep_scores(
 ) -> Tensor: # (B, L) in [0, 1]
     "The generator's keep probability of each feature."
     return model.select(batch).softmax(-1)[..., 1]
-#| exporti
+
 def random_scores(
     seed: int = 0, # of all numbers that the function will give
 ): # a score function (model, batch) -> (B, L)
     "The baseline: a fresh random ranking for every batch."
     g = torch.Generator().manual_seed(seed)
     return lambda model, batch: torch.rand(batch["valid"].shape, generator=g).to(batch["valid"].device)
-#| exporti
+
 def model_prob(
     model: RationaleModel,
 ): # prob(batch, mask (B, L)) -> (B, C)
