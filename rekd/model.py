@@ -44,7 +44,7 @@ def linear(
 def _full(x: Tensor) -> Tensor:
     "Half precision to float32; float32 and float64 as they are."
     return x.to(torch.promote_types(x.dtype, torch.float32))
-#| export
+
 class Generator(nn.Module):
     """Reads the whole input and gives each feature a drop and a keep logit (REKD, section 3).
     SettingError for the final norm of a network that has none to put back."""

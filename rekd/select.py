@@ -63,7 +63,7 @@ def _check_selectable(selectable: Tensor, shape: torch.Size):
     if selectable.dtype == torch.bool and selectable.shape == shape: return
     raise SettingError(f"selectable must be a bool tensor of shape {tuple(shape)}, "
                        f"got {selectable.dtype} of shape {tuple(selectable.shape)}")
-#| export
+
 def deterministic_mask(
     logits: Tensor, # (B, L, 2) drop and keep logits
     selectable: Tensor, # (B, L) bool: features that may be selected

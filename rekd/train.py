@@ -30,6 +30,7 @@ from .steps import TrainingDiverged, TrainingStopped # noqa: F401 what `fit` rai
 
 # %% ../nbs/07_train.ipynb #eb96da6c
 MASKS = ("topk", "deterministic", "sampled", "random", "none")
+
 def choose_mask(model, batch, mask, seed, logits=None): # logits: what the generator said, if it was asked already
     "The mask of that name (B, L), and the keep probabilities (B, L) if the model's generator was asked."
     selectable = model.selectable(batch)
