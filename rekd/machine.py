@@ -60,11 +60,7 @@ class Display:
     "A bar, or lines, once two seconds have passed; and a warning at the end, if the generator keeps too much."
     def __init__(self, name: str, epochs: int, steps: int, done: int, hide: bool):
         self.name, self.epochs, self.hide, self.began = name, epochs, hide, time.monotonic()
-<<<<<<< /tmp/tmp7hnkthmy/a
-        self.best: dict = {} # the row of the epoch that is kept
-=======
         self.best: dict | None = None # the row of the epoch that is kept
->>>>>>> /tmp/tmp7hnkthmy/b
         self.bar = tqdm(total=steps, initial=done, desc=self.name, delay=2, disable=hide or not (in_notebook() or sys.stderr.isatty()))
     def say(self, line: str, after: float = 0, aloud: bool = False): # seconds; aloud: beside a bar, too
         "A line for whoever listens, or on stderr where there is no bar."
