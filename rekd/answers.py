@@ -300,7 +300,7 @@ def _started(command: Explain, out: Path, file: Path, kind: str, model, made: di
 def _explain_table(command: Explain, table: Path):
     "An answer for each row of a table, written as they come."
     from tqdm.auto import tqdm
-    from rekd.model import check_selects
+    from rekd.inputs import check_selects
     from rekd.stream import ENDINGS, cell_reader, count_rows, lines_to_parquet, name_of, row_cells, table_answers, write_answers
     if given := [k for k in ("text", "text_file", "image", "html") if getattr(command, k) is not None]:
         raise SettingError(f"--{given[0].replace('_', '-')} is for one input, and --csv for a table of them: leave one out")

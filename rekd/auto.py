@@ -14,7 +14,8 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModel, AutoModelForImageClassification, AutoModelForSequenceClassification, PreTrainedConfig, PreTrainedModel
 from transformers.utils import ModelOutput
 from .errors import DataError, SettingError, shown
-from .model import RationaleModel, to_device
+from .inputs import to_device
+from .model import RationaleModel
 
 # %% ../nbs/hood/auto.ipynb #a07e0006
 class RekdConfig(PreTrainedConfig):

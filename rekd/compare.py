@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 from .errors import DataError, SettingError
 from .select import topk_mask
-from .model import RationaleModel, to_device
+from .inputs import to_device
+from .model import RationaleModel
 from .context import read_alike
 from .data import Examples, loader, make_batches
 from .evaluate import BINS, judge, keep_scores, random_scores

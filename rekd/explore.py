@@ -11,7 +11,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from .errors import DataError, MissingError, RekdError, SettingError, check_number, shown
 from .draw import Explanation
-from .model import RationaleModel, check_selects
+from .inputs import check_selects
+from .model import RationaleModel
 from .show import side_by_side
 
 # %% ../nbs/hood/explore.ipynb #d1ca02da

@@ -17,7 +17,8 @@ import torch.nn as nn
 from torch import Tensor
 from .errors import MissingError, ModelError, SettingError, one_line, writing
 from .check import backbone_kind
-from .model import RationaleModel, evaluating
+from .inputs import evaluating
+from .model import RationaleModel
 from .auto import special_ends
 
 # %% ../nbs/hood/export.ipynb #e6b90006

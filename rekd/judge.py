@@ -9,7 +9,8 @@ __all__ = ['judge_choice']
 import numpy as np
 import torch
 from .errors import DataError, ModelError
-from .model import RationaleModel, check_selects, evaluating, to_device
+from .inputs import check_selects, evaluating, to_device
+from .model import RationaleModel
 from .context import read_alike
 from .data import Examples, loader, make_batches
 from .train import choose_mask

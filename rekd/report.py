@@ -17,7 +17,8 @@ import torch
 from .errors import DataError, ModelError, SettingError, check_number, shown
 from .select import topk_mask
 from .draw import data_uri, layout_tags, pieces_by_word
-from .model import RationaleModel, check_selects, to_device
+from .inputs import check_selects, to_device
+from .model import RationaleModel
 from .table import class_numbers
 from .rows import Rows, read_data
 from .data import Examples, load_test

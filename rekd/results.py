@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['results_table', 'mean_interval', 't_interval', 'p_value', 'holm', 'recovered', 'recovery_interval', 'paired',
-           'verdict_of', 'as_markdown', 'summary']
+           'summary']
 
 # %% ../nbs/hood/results.ipynb #7b980437
 from pathlib import Path

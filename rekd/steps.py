@@ -17,7 +17,8 @@ from .errors import RekdError, SettingError, check_name, check_number, shown
 from .registry import OBJECTIVES
 from .checkpoint import RunFolder
 from .select import temperature
-from .model import RationaleModel, to_device
+from .inputs import to_device
+from .model import RationaleModel
 from .context import StepContext
 from .objective import RandomMask
 from .data import Examples, loader, make_batches

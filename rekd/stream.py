@@ -187,7 +187,7 @@ def table_answers(
 ): # an iterator of dicts: row, id (if there is one), label, probabilities, kept (words with characters, or patches); error for a row that cannot be read
     "The answer to each row, in order and in constant memory."
     from rekd.draw import kept_words
-    from rekd.model import in_windows
+    from rekd.inputs import in_windows
     def attempt(batch): # answers, each with the id of its row
         try: return [(e, *c[1:]) for e, c in zip(model.explain_each([read(c[0]) for c in batch], mask, sparsity, batch_size), batch)]
         except (DataError, MissingError) as e: return [(e, *batch[0][1:])] if len(batch) == 1 else [r for c in batch for r in attempt([c])]

@@ -20,7 +20,7 @@ import rekd.stream
 from rekd.cli import main
 from rekd.data import load_data, load_test, rows_in_memory
 from rekd.errors import DataError, SettingError
-from rekd.model import in_windows
+from rekd.inputs import in_windows
 from rekd.objective import RE
 from rekd.stream import table_rows
 from rekd.table import read_table

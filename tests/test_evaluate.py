@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from rekd.attribute import attribute
 from rekd.errors import DataError, MissingError, ModelError, SettingError
 from rekd.compare import at_shares, crossed, shift_mask
-from rekd.evaluate import BINS, auprc, comprehensiveness, erasure, interval, iou_f1, judge, keep_scores, mask_only_accuracy, model_prob, plausibility, random_scores, replace_dropped, replacement_difference, spans_of, sufficiency, task_scores, token_f1
+from rekd.measure import replace_dropped, spans_of
+from rekd.evaluate import BINS, auprc, comprehensiveness, erasure, interval, iou_f1, judge, keep_scores, mask_only_accuracy, model_prob, plausibility, random_scores, replacement_difference, sufficiency, task_scores, token_f1
 from rekd.documents import document_prob, explain_document, judge_document, load_eraser, read_document, to_words, windows, word_of, word_spans
 from rekd.select import topk_mask
 from rekd.train import validate
