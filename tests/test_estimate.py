@@ -98,7 +98,7 @@ def test_hardkuma_says_how_often_it_keeps():
     for h in (0.0, 0.5, 0.9): torch.testing.assert_close((sample > h).float().mean(0), above(z[0], h), atol=0.02, rtol=0) # 5 standard errors
 
 
-@pytest.mark.parametrize("estimator", ALL, ids=str)
+@pytest.mark.parametrize("estimator", ALL, ids=lambda e: getattr(e, "__name__", str(e)))
 @pytest.mark.parametrize("large", [1.0, 60.0])
 def test_texts_of_any_length_and_loud_logits(estimator, large):
     "Padding is never kept and gets no gradient; a text without a selectable word is no accident."
@@ -113,7 +113,7 @@ def test_texts_of_any_length_and_loud_logits(estimator, large):
         if estimator in (exact, Score(4)): torch.testing.assert_close(masks.detach().sum(-1), torch.tensor([3.0, 2, 1, 0]).repeat(len(masks) // 4))
 
 
-@pytest.mark.parametrize("estimator", ALL, ids=str)
+@pytest.mark.parametrize("estimator", ALL, ids=lambda e: getattr(e, "__name__", str(e)))
 def test_each_example_has_choices_of_its_own(estimator):
     "In another order and with other neighbours, an example's masks are the same."
     batch, z, seen = tiny.make_batch(), torch.randn(3, 12, 2), {}
