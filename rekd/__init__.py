@@ -8,4 +8,4 @@ from pathlib import Path
 warnings.filterwarnings("ignore", message="IProgress not found")
 
 # Saved models work in `AutoModel` and `pipeline` of transformers. The command `rekd` and nbdev's export need neither, and must not wait seconds for torch.
-if Path(sys.argv[0]).stem not in ("rekd", "nbdev-export", "nbdev-clean", "-m"): from . import auto as auto
+if Path((sys.argv or [""])[0]).stem not in ("rekd", "nbdev-export", "nbdev-clean") and "rekd.cli" not in sys.orig_argv: from . import auto as auto

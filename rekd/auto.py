@@ -65,7 +65,7 @@ def _refuse_changes(own: RekdConfig, model: RationaleModel, told: dict):
 # %% ../nbs/hood/auto.ipynb #a07e0009
 class RekdForClassification(PreTrainedModel):
     "A `RationaleModel` in transformers' clothes: the model itself is `.model`."
-    config_class = RekdConfig
+    config_class, accepts_loss_kwargs = RekdConfig, False # a Trainer hands over no num_items_in_batch
     def __init__(self,
         config: RekdConfig, # of the same folder
         model: RationaleModel | None = None, # what answers
@@ -132,6 +132,7 @@ def _texts(model: RationaleModel, ids: Tensor | None, valid: Tensor | None):
     rows, whence = [], []
     for row, real in zip(ids, torch.ones_like(ids).bool() if valid is None else valid.bool()):
         at = real.nonzero().squeeze(-1).tolist()
+        if valid is None and p.tokenizer.pad_token_id in row: raise DataError("input_ids are padded: give their attention_mask, too")
         if row[at[:before] + at[len(at) - after:]].tolist() != ends[:before] + ends[len(ends) - after:]:
             raise DataError(f"input_ids stand without the special tokens of this model's tokenizer, such as {p.tokenizer.decode(ends)}: use it as it is")
         room, words = p.max_length - before - after, at[before:len(at) - after]

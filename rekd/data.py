@@ -275,7 +275,8 @@ def rows_in_memory(
     **options, # of `read_data`, such as text_column and label_column
 ) -> Rows:
     "Rows in memory, read as a file would be: of a single table a fifth is the test part. DataError as in `read_data`."
-    several = isinstance(data, dict) and (set(data) & {*PARTS} or any(hasattr(v, "columns") or hasattr(v, "column_names") for v in data.values()))
+    tables = isinstance(data, dict) and any(hasattr(v, "columns") or hasattr(v, "column_names") for v in data.values())
+    several = tables or isinstance(data, dict) and set(data) & {*PARTS} and "label" not in data
     if wrong := [p for p in data if p not in PARTS] if several else []:
         raise DataError(f"the parts of a data set are train, test and perhaps val, got {shown(wrong[0])}")
     if gone := [p for p in ("train", "test") if several and p in options.get("parts", PARTS) and p not in data]:

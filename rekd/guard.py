@@ -38,7 +38,7 @@ def plain(value):
     if isinstance(value, str | int | float | bool | list | tuple | None): return value
     return repr(value) if is_dataclass(value) else getattr(value, "__qualname__", type(value).__name__)
 
-_LATER = dict(dropped="zero", generator_layers=None, phrase_lambda=0.0) # settings that older runs do not tell, and what they did
+_LATER = dict(dropped="zero", generator_layers=None) # settings that older runs do not tell, and what they did
 
 def describe_run(model, data, objective, config, seed, accelerator) -> dict: # flat
     "What must be the same for a resume to be the same run; of an objective that is a dataclass its fields, of a teacher its weights."
@@ -48,7 +48,8 @@ def describe_run(model, data, objective, config, seed, accelerator) -> dict: # f
         objective=type(objective).__name__, seed=seed, data=data_fingerprint(data), teacher=fingerprint(teacher) if teacher else None,
         precision=resolve_precision(config.precision), processes=accelerator.num_processes, device=accelerator.device.type,
         torch=torch.__version__, threads=torch.get_num_threads()) | {
-        f"objective.{f.name}": plain(v) for f in own if f.compare and f.name != "teacher" and (v := getattr(objective, f.name)) != _LATER.get(f.name, ...)}
+        f"objective.{f.name}": v for f in own if f.compare and f.name != "teacher"
+        and (f.name, v := plain(getattr(objective, f.name))) != ("phrase_lambda", 0.0)}
 
 # %% ../nbs/hood/guard.ipynb #e18c39dd
 SEEDS = "[0, 4294967295]" # 32 bits, which every library takes

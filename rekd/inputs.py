@@ -105,6 +105,8 @@ def check_asked(
 ):
     "SettingError for a wrong setting, ModelError for a model that never learned to select."
     if mask != "none": check_selects(model)
+    if sparsity is not None and mask == "none":
+        raise SettingError(f"sparsity={shown(sparsity)} has no effect where all features are read (mask='none'): leave it out")
     if sparsity is not None and mask != "topk":
         raise SettingError(f"sparsity={shown(sparsity)} has no effect on the {mask} mask: leave it out, or take mask='topk'")
     if sparsity is not None: check_number("sparsity", sparsity, "(0, 1]")

@@ -7,6 +7,7 @@ __all__ = []
 
 # %% ../nbs/hood/machine.ipynb #cd8a331b
 import logging, os, sys, time
+from collections.abc import Iterable
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
 from accelerate.state import AcceleratorState
@@ -58,9 +59,10 @@ def too_open(
 
 class Display:
     "A bar, or lines, once two seconds have passed; and a warning at the end, if the generator keeps too much."
-    def __init__(self, name: str, epochs: int, steps: int, done: int, hide: bool):
+    def __init__(self, name: str, epochs: int, steps: int, done: int, hide: bool, history: Iterable[dict] = ()):
         self.name, self.epochs, self.hide, self.began = name, epochs, hide, time.monotonic()
         self.best: dict | None = None # the row of the epoch that is kept
+        for row in history: self._keep(row)
         self.bar = tqdm(total=steps, initial=done, desc=self.name, delay=2, disable=hide or not (in_notebook() or sys.stderr.isatty()))
     def say(self, line: str, after: float = 0, aloud: bool = False): # seconds; aloud: beside a bar, too
         "A line for whoever listens, or on stderr where there is no bar."
@@ -68,12 +70,15 @@ class Display:
         if self.hide: return
         if log.isEnabledFor(logging.INFO) and log.hasHandlers(): log.info(line)
         elif aloud or self.bar.disable and time.monotonic() - self.began > after: print("\n" * (not self.bar.disable) + line, file=sys.stderr, flush=True)
+    def _keep(self, row: dict):
+        better = not self.best or row["val"]["loss"] < self.best["val"]["loss"]
+        if row.get("at_goal") and row.get("val_mask") not in ("random", "none") and better: self.best = row
     def epoch(self, row: dict):
         "What came of an epoch."
         v = row["val"]
         self.bar.set_postfix(val=f"{v['accuracy']:.3f}", kept=f"{v['expected_rate']:.2f}", refresh=False)
         self.say(f"{self.name}: epoch {row['epoch'] + 1} of {self.epochs}, validation accuracy {v['accuracy']:.3f}, loss {v['loss']:.3f}, "
                  f"keeps {v['expected_rate']:.3f}, {row['examples_per_second']:.0f} examples/s", after=2)
-        if row.get("at_goal") and row["val_mask"] not in ("random", "none") and (not self.best or v["loss"] < self.best["val"]["loss"]): self.best = row
+        self._keep(row)
         if row["epoch"] + 1 == self.epochs and self.best: # the epoch that is kept; an expected share is what sampling keeps
             if said := too_open(self.best["val"]["expected_rate"], self.best["sparsity_target"]): self.say(f"{self.name}: the generator {said}.", aloud=True)

@@ -33,7 +33,7 @@ from .checkpoint import write_text
 from .pretrained import scratch_name, weights_source
 from .processor import IMAGENET, TextProcessor
 from .model import RationaleModel, build_model
-from .objective import CLS, REKD
+from .objective import CLS, RE, REKD, RandomMask
 from .estimate import blind_start
 from .rows import Rows, read_data
 from .data import Data, Examples, load_data, loader, make_batches
@@ -112,9 +112,11 @@ def prepare(
     text = isinstance(model.processor, TextProcessor)
     if idle := [name for name in named if name in _IDLE[text]]:
         raise SettingError(f"{idle[0]} has no effect on a model that reads {'texts' if text else 'pictures'}: leave it out")
+    part: Any = objective_class(config.objective.name)
+    if config.objective.options.get("phrase_lambda"): RE(phrase_lambda=config.objective.options["phrase_lambda"]).fits(model)
     data = load_data(rows, model.processor, n_train=d.n_train, n_test=d.n_test, val_share=d.val_share, augment=d.augment)
-    selects = getattr(objective_class(config.objective.name), "selects", False)
-    check_goal(Plan(config.train, model.config.sparsity, seed, data.train), SimpleNamespace(selects=selects))
+    blind = isinstance(part, type) and issubclass(part, RandomMask)
+    check_goal(Plan(config.train, model.config.sparsity, seed, data.train), RandomMask() if blind else SimpleNamespace(selects=getattr(part, "selects", False)))
     return model, data
 
 

@@ -44,7 +44,7 @@ def _peek(lines: Iterator[str]) -> tuple[str, Iterator[str]]:
         if line.strip(): break
     return "".join(seen[-1:]), itertools.chain(seen, lines)
 
-def _csv_rows(lines: Iterator[str], name: str, tabs: bool, column: str | None) -> Iterator[dict]:
+def _csv_rows(lines: Iterator[str], name: str, tabs: bool, column: str | None, beside: str = "id") -> Iterator[dict]:
     "Rows of a CSV or TSV file, all strings. DataError for a line with more or fewer fields than the header, an open quote, or two columns of the wanted name."
     lines = (part for line in lines for part in re.findall(r"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+", line)) # old Macs end a line by \r
     stated = stated_sep(first := next(lines, ""))
@@ -54,7 +54,7 @@ def _csv_rows(lines: Iterator[str], name: str, tabs: bool, column: str | None) -
     reader, start = csv.reader(lines, delimiter=sep, strict=True), 1
     try:
         header = [h.strip() for h in next((cells for cells in reader if "".join(cells).strip()), [])]
-        if twice := [c for c in (USUAL if column is None else [column]) if header.count(c) > 1]:
+        if twice := [c for c in (*(USUAL if column is None else [column]), beside) if header.count(c) > 1]:
             raise DataError(f"{name} has more than one column {twice[0]!r}; its columns are {header}: name each once")
         start = reader.line_num + 1
         for cells in reader:
@@ -110,8 +110,8 @@ def table_rows(
     if name != str(file):
         lines = _lines(file)
         head, lines = _peek(lines)
-        return _json_rows(lines, name) if head.lstrip()[:1] in ("{", "[") else _csv_rows(lines, name, False, column)
-    if kind in (".csv", ".tsv"): return _whole(_csv_rows(_lines(file), name, kind == ".tsv", column), file)
+        return _json_rows(lines, name) if head.lstrip()[:1] in ("{", "[") else _csv_rows(lines, name, False, column, beside)
+    if kind in (".csv", ".tsv"): return _whole(_csv_rows(_lines(file), name, kind == ".tsv", column, beside), file)
     if kind in (".jsonl", ".ndjson", ".json"): return _whole(_json_rows(_lines(file), name), file)
     if kind: return _whole(_batch_rows(file, kind, column, beside), file)
     raise DataError(f"{file} is no table: expected .csv, .tsv, .jsonl, .json, .parquet or .arrow")
@@ -176,6 +176,11 @@ def cell_reader(model, table: Path):
         return open_picture(table.parent / held.strip())
     return text if model.generator.backbone.modality == "text" else picture
 
+def _told_id(value): # a string, a whole number or None
+    "An id as answers write it: on one line, and as a string if it is no whole number of 64 bits."
+    if value is None or type(value) is int and -2 ** 63 <= value < 2 ** 63: return value
+    return " ".join(re.sub("[\ud800-\udfff]", "\ufffd", str(value)).splitlines())
+
 def table_answers(
     model, # a `RationaleModel`
     cells, # of `row_cells`: (value,) or (value, id) of each row
@@ -192,7 +197,7 @@ def table_answers(
         try: return [(e, *c[1:]) for e, c in zip(model.explain_each([read(c[0]) for c in batch], mask, sparsity, batch_size), batch)]
         except (DataError, MissingError) as e: return [(e, *batch[0][1:])] if len(batch) == 1 else [r for c in batch for r in attempt([c])]
     for row, (e, *ids) in enumerate(in_windows(cells, attempt, batch_size), first):
-        begins = dict(row=row) | (dict(id=ids[0] if isinstance(ids[0], str | int | None) else str(ids[0])) if ids else {})
+        begins = dict(row=row) | (dict(id=_told_id(ids[0])) if ids else {})
         if isinstance(e, Exception): yield begins | dict(label=None, probabilities=None, kept=None, error=str(e))
         else:
             kept = kept_words(e) if isinstance(e.source, str) else [list(at) for at, m in zip(e.features, e.mask) if m]

@@ -263,9 +263,9 @@ def cannot_start(
     "Why runs that are to do cannot start: each model is built on its data, unless data or weights come from the hub."
     plan = study_plan(preset)["cells"]
     try:
-        configs = [cell_config(preset, plan, r, changes) for r in runs if not r["done"]]
-        for c in {repr((c.data, c.model, c.train)): c for c in configs}.values():
-            if data_folder(c.data.name, c.data.starter) and Path(weights_source(c.model.backbone)).is_dir(): prepare(c, 0, changes)
+        found = [(cell_config(preset, plan, r, changes), changes | cell_changes(plan, r)) for r in runs if not r["done"]]
+        for c, named in {repr((c.data, c.model, c.train, c.objective)): (c, named) for c, named in found}.values():
+            if data_folder(c.data.name, c.data.starter) and Path(weights_source(c.model.backbone)).is_dir(): prepare(c, 0, named)
     except RekdError as e: return str(e)
     return None
 

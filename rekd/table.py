@@ -80,7 +80,7 @@ def _text(file: Path) -> str:
 # %% ../nbs/hood/table.ipynb #5c4e1843
 def stated_sep(line: str) -> str | None: # None: it is no such line
     "The separator that a file's first line names, as Excel writes and reads it: `sep=;`."
-    found = re.fullmatch(r"sep=(.)\s*", line.lstrip("\ufeff"))
+    found = re.fullmatch(r"sep=([^\r\n])\s*", line.lstrip("\ufeff"))
     return found[1] if found else None
 
 def _read_csv(file: Path) -> Table:
@@ -131,7 +131,8 @@ def _read_json(file: Path) -> Table:
     lines = lines or range(1, len(rows) + 1)
     for row, n in zip(rows, lines):
         if not isinstance(row, dict): raise DataError(f"{file}, {unit} {n}: expected an object such as {{\"text\": ..., \"label\": ...}}, got {shown(row)}")
-    inner = [k for row in rows[:1] for k, v in row.items() if len(rows) == 1 and isinstance(v, list) and v and isinstance(v[0], dict)]
+    only = rows[0] if len(rows) == 1 and not {"text", "label", "image", "input"} & set(rows[0]) else {}
+    inner = [k for k, v in only.items() if isinstance(v, list) and v and isinstance(v[0], dict)]
     if inner: raise DataError(f"{file} is one object, and its {inner[0]!r} holds the rows; {JSON_ROWS}: keep the list alone")
     names = list(dict.fromkeys(k for row in rows for k in row))
     held = {k: [row.get(k) for row in rows] for k in names}

@@ -169,7 +169,7 @@ def fit(
         progress = Progress(**run.start(model, optimizer, resume))
         if not progress.step and run.main: check_saving(model, run.out)
         model.config.selects, model.metrics, model.picture = objective.selects, None, None # not an earlier training's
-        display = Display(type(objective).__name__, config.epochs, plan.total, progress.step, bool(quiet) or not run.main)
+        display = Display(type(objective).__name__, config.epochs, plan.total, progress.step, bool(quiet) or not run.main, progress.history)
         if progress.history: run.publish(progress.history, kept_epoch(progress.history))
         if progress.step == plan.total: display.say(f"{run.out} is finished: its result is read, nothing is trained")
         with display.bar, stoppable(run, plan, progress):

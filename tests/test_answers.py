@@ -129,6 +129,9 @@ def test_a_generator_that_keeps_too_much_is_named(home, capsys):
         for r in rows: shown.epoch(r)
         err = capsys.readouterr().err
         assert (said in err if said else "asked for" not in err)
+    shown = Display("RE", 2, 2, 1, False, [row(0, 1, 0.5)]) # a run that goes on: the kept epoch came before
+    shown.epoch(row(1, 2, 0.1))
+    assert "keeps 50%" in capsys.readouterr().err
     model = tiny.make_model("bigru")
     model.config.sparsity = 0.01
     model.save_pretrained(home / "open")
@@ -203,7 +206,7 @@ def test_ids_of_a_table_stand_in_its_answers(home, ending):
 def test_ids_of_any_kind(home):
     "Whatever a table calls its rows is written as a number or a string."
     import datetime
-    for values, told in (([1.5, float("nan")], ["1.5", "nan"]), ([datetime.date(2020, 1, 2), None], ["2020-01-02", None]), ([b"x", b"y"], ["b'x'", "b'y'"]), ([2**62, None], [2**62, None])):
+    for values, told in (([1.5, float("nan")], ["1.5", "nan"]), ([datetime.date(2020, 1, 2), None], ["2020-01-02", None]), ([b"x", b"y"], ["b'x'", "b'y'"]), ([2**62, None], [2**62, None]), ([True, None], ["True", None])):
         pq.write_table(pa.table(dict(id=values, text=["good", "dull"])), "in.parquet")
         for out in ("o.jsonl", "o.parquet"):
             (home / out).unlink(missing_ok=True)
@@ -212,6 +215,13 @@ def test_ids_of_any_kind(home):
     (home / "in.jsonl").write_text('{"id": 1, "text": "good"}\n{"id": "x", "text": "dull"}\n{"text": "dull"}\n')
     main(["explain", "m", "--csv", "in.jsonl", "--out", "mixed.parquet"])
     assert [r["id"] for r in table_rows("mixed.parquet")] == ["1", "x", None]
+    (home / "odd.jsonl").write_text('{"id": 18446744073709551615, "text": "good"}\n{"id": "\\ud83d\\n2", "text": "dull"}\n')
+    for out in ("odd.parquet", "odd.csv"):
+        main(["explain", "m", "--csv", "odd.jsonl", "--out", out])
+        assert [r["id"] for r in table_rows(out)] == ["18446744073709551615", "\ufffd 2"]
+    main(["explain", "m", "--csv", "odd.jsonl", "--out", "odd.csv", "--resume"])
+    (home / "twice.csv").write_text("id,text,id\n1,good,2\n")
+    with pytest.raises(SystemExit, match="more than one column 'id'"): main(["explain", "m", "--csv", "twice.csv"])
 
 
 def test_standard_input(home, monkeypatch, capsys):
@@ -388,8 +398,8 @@ def test_no_more_rows_are_held_than_a_window(home, monkeypatch):
 
 
 def test_an_argument_without_effect_is_refused(text_model):
-    for mask in ("none", "deterministic", "sampled"):
-        with pytest.raises(SettingError, match=f"no effect on the {mask} mask"): text_model.predict_proba(["a film"], mask=mask, sparsity=0.2)
+    for mask, said in dict(none="no effect where all features are read", deterministic="no effect on the deterministic mask", sampled="no effect on the sampled mask").items():
+        with pytest.raises(SettingError, match=said): text_model.predict_proba(["a film"], mask=mask, sparsity=0.2)
     with pytest.raises(SettingError, match="no effect on the sampled mask"): text_model.explain("a film", mask="sampled", sparsity=0.2)
     for ask in (text_model, text_model.explain, text_model.predict_proba, text_model.explain_each):
         for x in ("a film", ["a film"]):

@@ -150,3 +150,19 @@ def test_arguments_of_transformers_are_followed_or_refused(folder):
     assert torch.equal(out.logits, logits) and torch.equal(out.rationale, rationale)
     for name in ("output_attentions", "output_hidden_states", "inputs_embeds"):
         with pytest.raises(SettingError, match=f"{name} has no meaning"): model(**tokens, **{name: True})
+
+
+def test_a_trainer_evaluates_and_trains(folder, tmp_path):
+    from transformers import Trainer, TrainingArguments
+    model, tokenizer = AutoModel.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+    rows = [dict(tokenizer(t, padding="max_length", max_length=12, truncation=True), labels=i) for i, t in enumerate(TEXTS[:2])]
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    trainer = Trainer(model, TrainingArguments(str(tmp_path / "t"), report_to=[], use_cpu=True, max_steps=1, save_strategy="no", learning_rate=0.1), train_dataset=rows, eval_dataset=rows)
+    assert trainer.evaluate()["eval_loss"] > 0
+    trainer.train()
+    assert any(not torch.equal(v, before[k]) for k, v in model.state_dict().items())
+
+
+def test_padded_ids_need_their_mask(folder):
+    tokens = AutoTokenizer.from_pretrained(folder)(TEXTS[:2], padding=True, return_tensors="pt")
+    with pytest.raises(DataError, match="give their attention_mask"): AutoModel.from_pretrained(folder)(input_ids=tokens["input_ids"])

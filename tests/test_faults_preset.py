@@ -525,3 +525,24 @@ def test_a_damaged_record_of_a_run_is_named_when_it_goes_on(home, text): # noqa:
     file = home / "runs" / "demo" / "re-paper-2025" / "run.json"
     file.write_text(text)
     assert (line := refused(args)) and "run.json is damaged" in line
+
+
+@pytest.mark.parametrize("change", ["phrase_lambda=0.5", "dropped=remove", "generator_layers=1", "unit=word"])
+def test_a_setting_that_older_rows_do_not_name_is_another_study(change, capsys):
+    try: main(["study", "demo", "--objectives", "re", "--dry-run", "--set", change])
+    except SystemExit as e: assert change == "dropped=remove" and "cannot learn" in e.code; return
+    assert "But it would not start" in (out := capsys.readouterr().out) and change.split("=")[0] in out
+    main(["study", "demo", "--objectives", "re", "--dry-run"])
+    assert "would not start" not in capsys.readouterr().out
+
+
+def test_a_plan_asks_each_objective_and_each_cell(home, capsys): # noqa: F811
+    short = ["n_train=20", "n_test=8", "val_share=0.5"]
+    for objectives in (["cls", "re"], ["re", "cls"], ["random"]):
+        main(["study", "demo", "--dry-run", "--objectives", *objectives, "--set", *short, "sparsity_start=0.5", "sparsity_share=1.0"])
+        assert "would not start: sparsity_share=1.0" in capsys.readouterr().out, objectives
+    (home / "cells.toml").write_text('extends = "demo"\n[data]\nn_train = 20\nn_test = 8\nval_share = 0.5\n[study]\nseeds = [1]\ncells = [{ objective = "re", set = { "model.image_size" = 64 } }]\n')
+    main(["study", str(home / "cells.toml"), "--dry-run"])
+    assert "model.image_size has no effect on a model that reads texts" in capsys.readouterr().out
+    assert "reads pictures" in refused("train cpu-cifar10 --objective re --start warm --set n_train=20 n_test=10 val_share=0.5 phrase_lambda=0.1".split())
+    assert not list((home / "runs").glob("*/cls*"))

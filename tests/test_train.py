@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from dataclasses import dataclass, replace
+import numpy as np
 import pytest
 import tiny
 import torch
@@ -463,7 +464,7 @@ import torch
 if not torch.cuda.is_available(): raise SystemExit(77)
 import tiny
 from dataclasses import asdict
-from rekd.loss import RE, REKD
+from rekd.objective import RE, REKD
 from rekd.train import TrainConfig, fit, validate
 for precision in ("no", "bf16"):
     config = TrainConfig(epochs=2, batch_size=5, lr=3e-3, precision=precision, checkpoint_every=2)
@@ -594,3 +595,11 @@ def test_the_predictors_head_has_a_rate_of_its_own():
 @pytest.mark.parametrize("bad", [0, -1e-3, "1e-3", float("nan")])
 def test_a_head_rate_that_makes_no_sense_is_refused(bad):
     with pytest.raises(SettingError, match="head_lr"): TrainConfig(head_lr=bad)
+
+
+def test_an_objective_may_hold_an_array(tmp_path, text_data):
+    from dataclasses import dataclass, field
+    @dataclass
+    class Weighted(CLS):
+        weights: np.ndarray = field(default_factory=lambda: np.ones(2))
+    train(Weighted(), tmp_path / "w", text_data, config=TrainConfig(epochs=1, batch_size=5, precision="no"))
