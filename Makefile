@@ -46,7 +46,7 @@ elsewhere: .venv/installed-dev
 	ATEN_CPU_CAPABILITY=default OMP_WAIT_POLICY=passive $(MAKE) training THREADS=2
 
 # the chapters that train, and the tests marked so (tests/test_faults_trained.py looks that none is forgotten)
-TRAINING := 00_tour 01_select 04_loss 05_objective 06_estimate 07_train 09_show 10_attribute judge resume
+TRAINING := 00_tour 01_select 04_loss 05_objective 06_estimate 07_train 09_show 10_attribute judge resume context measure
 empty :=
 training: .venv/installed-dev
 	$(NICE_ENV) $(BIN)/nbdev-test nbs --n-workers 2 --file-re '^($(subst $(empty) ,|,$(TRAINING)))'
