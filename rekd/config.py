@@ -14,6 +14,7 @@ from .processor import UNITS
 from .model import ModelConfig
 from .context import check_dropped
 from .rows import whole_path
+from .guard import LATER
 from .train import TrainConfig
 
 # %% ../nbs/hood/config.ipynb #f9c0d234
@@ -98,13 +99,11 @@ def flat(
     told["objective"] = {k: v for k, v in told["objective"].items() if k != "options"} | told["objective"].get("options", {})
     return {f"{section}.{k}": v for section, values in told.items() for k, v in values.items()}
 
-_LATER = {"model.dropped": "zero", "model.generator_layers": None, "model.unit": "piece", "objective.phrase_lambda": 0.0, "objective.estimator": "gumbel"}
-
 def differences(
     theirs: dict[str, Any], # as `flat` gives them
     mine: dict[str, Any],
 ) -> list[str]: # such as "train.lr=0.1, here 0.2"
-    "The settings in which two runs differ. What an older run does not name was as `_LATER` says."
-    theirs = _LATER | theirs
+    "The settings in which two runs differ. What an older run does not name was as `guard.LATER` says."
+    theirs = LATER | theirs
     idle = ("train.num_workers", "train.checkpoint_every")
     return [f"{k}={v!r}, here {mine[k]!r}" for k, v in theirs.items() if k in mine and k not in idle and v != mine[k]]

@@ -38,18 +38,19 @@ def plain(value):
     if isinstance(value, str | int | float | bool | list | tuple | None): return value
     return repr(value) if is_dataclass(value) else getattr(value, "__qualname__", type(value).__name__)
 
-_LATER = dict(dropped="zero", generator_layers=None) # settings that older runs do not tell, and what they did
+LATER = {"model.dropped": "zero", "model.generator_layers": None, "model.unit": "piece", # settings that older runs do not tell, and what they did
+         "objective.phrase_lambda": 0.0, "objective.estimator": "gumbel"}
 
 def describe_run(model, data, objective, config, seed, accelerator) -> dict: # flat
     "What must be the same for a resume to be the same run; of an objective that is a dataclass its fields, of a teacher its weights."
     own, teacher = fields(objective) if is_dataclass(objective) else (), getattr(objective, "teacher", None)
-    network = {k: v for k, v in asdict(model.config).items() if k not in _LATER or v != _LATER[k]}
+    network = {k: v for k, v in asdict(model.config).items() if LATER.get(f"model.{k}", ...) != v}
     return network | dict(selects=objective.selects) | asdict(config) | dict(
         objective=type(objective).__name__, seed=seed, data=data_fingerprint(data), teacher=fingerprint(teacher) if teacher else None,
         precision=resolve_precision(config.precision), processes=accelerator.num_processes, device=accelerator.device.type,
         torch=torch.__version__, threads=torch.get_num_threads()) | {
         f"objective.{f.name}": v for f in own if f.compare and f.name != "teacher"
-        and (f.name, v := plain(getattr(objective, f.name))) != ("phrase_lambda", 0.0)}
+        and (f.name, v := plain(getattr(objective, f.name))) != ("phrase_lambda", LATER["objective.phrase_lambda"])}
 
 # %% ../nbs/hood/guard.ipynb #e18c39dd
 SEEDS = "[0, 4294967295]" # 32 bits, which every library takes
