@@ -167,6 +167,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                               'rekd.context.find_estimator': ('hood/context.html#find_estimator', 'rekd/context.py'),
                               'rekd.context.read_alike': ('hood/context.html#read_alike', 'rekd/context.py'),
                               'rekd.context.repeated': ('hood/context.html#repeated', 'rekd/context.py'),
+                              'rekd.context.scrambled': ('hood/context.html#scrambled', 'rekd/context.py'),
                               'rekd.context.seed_of': ('hood/context.html#seed_of', 'rekd/context.py'),
                               'rekd.context.sparsity_of_each': ('hood/context.html#sparsity_of_each', 'rekd/context.py')},
             'rekd.crowd': { 'rekd.crowd.Crowd': ('hood/crowd.html#crowd', 'rekd/crowd.py'),

@@ -24,17 +24,29 @@ def seed_of(*key) -> int: # 63 bits
     "A seed of its own for each purpose: the same key, the same seed; another key, an unrelated one."
     return int.from_bytes(hashlib.blake2b(repr(key).encode(), digest_size=8).digest(), "big") >> 1
 
+# %% ../nbs/hood/context.ipynb #cx000022
+GAMMA = 0x9E3779B97F4A7C15 - 2 ** 64 # 2^64 over the golden ratio, as a signed number
+
+def scrambled(
+    x: Tensor, # int64
+) -> Tensor: # the shape of `x`
+    "Each number, scrambled: every bit of the result depends on every bit of the number (SplitMix64, Steele et al., 2014)."
+    def shifted(x, n): return x ^ (x >> n & (1 << 64 - n) - 1) # `>>` alone would copy the sign
+    for n, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)): x = shifted(x, n) * (factor - 2 ** 64)
+    return shifted(x, 31)
+
 # %% ../nbs/hood/context.ipynb #de26910c
 def example_noise(
-    like: Tensor, # (B, L) or (B, L, 2); only its shape, type and device are read
+    like: Tensor, # (B, L, ...); only its shape, type and device are read
     batch: dict, # valid (B, L), index (B,)
     *key, # of its seed
 ) -> Tensor: # the shape of `like`; 0 where not valid
     "Gumbel noise of each example's own, whatever batch it is in and however far that is padded."
-    noise = torch.zeros(like.shape, dtype=like.dtype)
-    for row, valid, i in zip(noise, batch["valid"].cpu(), batch["index"].tolist()):
-        row[valid] = gumbel_noise(row[valid], torch.Generator().manual_seed(seed_of(*key, i)))
-    return noise.to(like.device)
+    valid, each = batch["valid"], like.shape[2:].numel() # draws a feature
+    place = (valid.cumsum(1) - 1).unsqueeze(-1) * each + torch.arange(each, device=valid.device) # (B, L, each) among the real features
+    seed = scrambled(batch["index"] + seed_of(*key)).view(-1, 1, 1)
+    u = ((scrambled(seed + place * GAMMA) >> 41 & (1 << 23) - 1) + 0.5) * 2 ** -23 # in (0, 1), as fine as float32 is
+    return (-(-u.log()).log() * valid.unsqueeze(-1)).view(like.shape).to(like)
 
 # %% ../nbs/hood/context.ipynb #d94ca255
 def _noise(like, batch, context, purpose):

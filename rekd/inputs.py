@@ -41,12 +41,12 @@ def in_windows(
 
 # %% ../nbs/hood/inputs.ipynb #23845512
 def table_column(
-    table, # a pandas DataFrame, a `datasets.Dataset`, or whatever has columns by name
+    table, # a pandas DataFrame, a `datasets.Dataset`, a dict of columns, or whatever has columns by name
     text_column: str | None = None, # of texts or pictures; None: text, image, img or input, the first that is there
 ): # that column
     "The inputs in a table. DataError for a column that is not there, SettingError for a column of what is no table."
     if not is_table(table): raise SettingError(f"text_column={shown(text_column)} names a column of a table, got {type(table).__name__}: leave it out")
-    names = list(table.column_names if hasattr(table, "column_names") else table.columns)
+    names = list(getattr(table, "column_names", getattr(table, "columns", table)))
     found = [c for c in ((text_column,) if text_column is not None else ("text", "image", "img", "input")) if c in names]
     if found: return table[found[0]]
     what = "'text' or 'image'" if text_column is None else repr(text_column)
@@ -54,6 +54,7 @@ def table_column(
 
 def is_table(x) -> bool:
     "Whether inputs come as a table with named columns."
+    if isinstance(x, dict): return "bytes" not in x # which is a picture, as `datasets` stores it
     return hasattr(x, "column_names") or hasattr(x, "columns") and hasattr(x, "__getitem__")
 
 def listed(

@@ -255,11 +255,11 @@ def explain_each(self: RationaleModel,
 # %% ../nbs/03_model.ipynb #a86782d7
 @patch
 def explain(self: RationaleModel,
-    x, # a text or PIL image; or several, as a list, a column, a generator, a DataFrame or a `datasets.Dataset`
+    x, # a text or PIL image; or several, as a list, a column, a generator, a DataFrame, a `datasets.Dataset` or a dict of columns
     mask: str = "topk", # "topk", "deterministic" or "sampled"
     sparsity: float | None = None, # share kept by "topk"; the config's if None
     batch_size: int = 32, # inputs at a time
-    text_column: str | None = None, # of a DataFrame or `datasets.Dataset`: its texts or pictures; text (else image) if None
+    text_column: str | None = None, # of a table: its texts or pictures; text (else image) if None
 ): # an `Explanation`, or a list of them
     """Predict from a rationale, and return both.
     SettingError for a wrong setting, DataError for an input that cannot be read, ModelError for a model that never learned to select."""
