@@ -249,6 +249,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                              'rekd.errors.check_number': ('hood/errors.html#check_number', 'rekd/errors.py'),
                              'rekd.errors.closest': ('hood/errors.html#closest', 'rekd/errors.py'),
                              'rekd.errors.one_line': ('hood/errors.html#one_line', 'rekd/errors.py'),
+                             'rekd.errors.own_path': ('hood/errors.html#own_path', 'rekd/errors.py'),
                              'rekd.errors.shown': ('hood/errors.html#shown', 'rekd/errors.py'),
                              'rekd.errors.writing': ('hood/errors.html#writing', 'rekd/errors.py')},
             'rekd.estimate': { 'rekd.estimate.HardKuma': ('estimate.html#hardkuma', 'rekd/estimate.py'),

@@ -18,7 +18,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Literal
 import tyro
-from .errors import DataError, MissingError, ModelError, SettingError, WriteError, check_number, one_line, shown
+from .errors import DataError, MissingError, ModelError, SettingError, WriteError, check_number, one_line, own_path, shown
 from .console import Mask, Models, Plugged, colour, ready, save, table
 
 # %% ../nbs/hood/answers.ipynb #1d9fb129
@@ -78,7 +78,10 @@ def test_rows(command, model, folder: str): # a `rekd.data.Rows`; of how many ro
     from rekd.run import row_settings
     dataset, starter, n_test = its_data(command, model, folder)
     found = {} if command.starter else its_row(folder)
-    row = {} if command.dataset else found
+    learned, named = (found.get("source") or {}), command.dataset and not command.starter and own_path(command.dataset).absolute()
+    same = named and learned.get("name") == str(named) # the run's own data, by their path
+    if same: dataset = str(named)
+    row = found if same or not command.dataset else {}
     if row.get("source") and not os.path.isabs(dataset): dataset = "hub:" + dataset.removeprefix("hub:") # whatever is called so here
     source, own = row.get("source") or {}, row_settings(found) if found else {}
     columns = {c: own.get(f"data.{c}") if getattr(command, c, None) is None else getattr(command, c) for c in ("text_column", "label_column")}
@@ -93,6 +96,8 @@ def test_rows(command, model, folder: str): # a `rekd.data.Rows`; of how many ro
             return read()
     rows = read()
     then, now = source.get("parts", {}).get("test", {}).get("content"), rows.content["test"]
+    if now == learned.get("parts", {}).get("train", {}).get("content"):
+        logging.getLogger("rekd.data").warning(f"{dataset}: these are the rows that the run has learned from, so memory is measured")
     if then not in (None, now):
         logging.getLogger("rekd.data").warning(f"{dataset}: the test part is not what the run was measured on (content {now}, then {then})")
     return rows, n_test
@@ -263,7 +268,9 @@ def run_explain(command: Explain):
     else:
         print(verdict(e))
         print(to_terminal(e, colour(), None))
-    if command.html: _write_page(command.html, command, model, source, e)
+    if command.html:
+        _write_page(command.html, command, model, source, e)
+        print(f"The page is {command.html}.", file=sys.stderr if command.json else sys.stdout)
 
 # %% ../nbs/hood/answers.ipynb #3af85b69
 def _made(command: Explain, model, cells, table: Path) -> dict:

@@ -15,7 +15,7 @@ import torch
 from fastcore.basics import patch
 from filelock import FileLock, Timeout
 from safetensors.torch import load_file, save_file
-from .errors import ModelError, SettingError, WriteError, shown, writing
+from .errors import ModelError, SettingError, WriteError, own_path, shown, writing
 
 # %% ../nbs/hood/checkpoint.ipynb #46c2ccfd
 def sync(path: Path):
@@ -177,7 +177,7 @@ class RunFolder:
         run: dict, # what the run is, for `check_same`
         main: bool = True, # is this the process that writes?
     ):
-        self.out, self.main = Path(out) if out is not None else None, main
+        self.out, self.main = own_path(out) if out is not None else None, main
         self.weights: dict[str, Any] = {} # of the best model, if there is no folder
         self.run: dict = json.loads(json.dumps(run)) # as it will be read
     def best(self, epoch: int) -> Path: return Path(self.out or "") / f"best-{epoch:03d}"

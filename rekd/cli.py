@@ -11,13 +11,13 @@ import logging
 import os
 import sys
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 import tyro
 import rekd
-from .errors import RekdError, SettingError, check_number, shown
+from .errors import RekdError, SettingError, check_number, own_path, shown
 from .console import NAMES, Changes, Models, Objective, Plugged, Start, bring, colour, parse_changes, plugins, ready, save, table
 from .answers import Evaluate, Explain, Report, run_evaluate, run_explain, run_report, short_names, trained
 
@@ -189,7 +189,8 @@ def run_study(command: Study):
         show_plan(runs)
         if why: print(f"But it would not start: {why}")
         return
-    rows = study(preset, command.objectives, command.seeds, command.starts, changes, name=name)
+    try: rows = study(preset, command.objectives, command.seeds, command.starts, changes, name=name)
+    except KeyboardInterrupt: raise KeyboardInterrupt("stopped: finished runs keep their rows, and the same command goes on") from None
     if not is_main(): return
     flat = [dict(objective=r["objective"], start=r["start"], seed=r["seed"], variant=r.get("variant"), mask=m,
                  seconds=r["seconds"], **v) for r in rows for m, v in r["masks"].items()]
@@ -347,6 +348,8 @@ def main(args: list[str] | None = None):
         command = tyro.extras.subcommand_cli_from_dict(
             {c.__name__.lower(): c for c in COMMANDS}, prog="rekd",
             description="Self-explaining classifiers: select a few features, predict from nothing else. --version tells which.", args=args, registry=NAMES)
+        for f in fields(command): # a shell leaves a quoted ~ as it is
+            if isinstance(path := getattr(command, f.name), Path): setattr(command, f.name, own_path(path))
         with epochs_told(): COMMANDS[type(command)](command)
         sys.stdout.flush()
     except BrokenPipeError: # whoever reads has seen enough, as `head`

@@ -56,6 +56,15 @@ def shown(value) -> str:
     cut.maxstring = cut.maxother = 80
     return " ".join(cut.repr(value).split())
 
+# %% ../nbs/hood/errors.ipynb #er000032
+def own_path(
+    path: str | Path, # may begin with ~
+) -> Path:
+    "A path with `~` as the home folder. SettingError for the home of somebody unknown."
+    try: return Path(path).expanduser()
+    except RuntimeError:
+        raise SettingError(f"there is no home folder for {shown(str(path))}: write the whole path, or ./{path} for a folder of that name") from None
+
 # %% ../nbs/hood/errors.ipynb #a9ae4621
 def one_line(e: Exception) -> str:
     "A library's complaint as one short line."

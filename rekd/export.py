@@ -15,7 +15,7 @@ from typing import Any
 import torch
 import torch.nn as nn
 from torch import Tensor
-from .errors import MissingError, ModelError, SettingError, one_line, writing
+from .errors import MissingError, ModelError, SettingError, one_line, own_path, writing
 from .check import backbone_kind
 from .inputs import evaluating
 from .model import RationaleModel
@@ -134,7 +134,7 @@ def export_onnx(
     if getattr(model.processor, "unit", "piece") != "piece":
         raise SettingError(f"a model that keeps whole {model.processor.unit}s cannot be written as ONNX: token ids do not tell where one ends")
     import onnx
-    home, at = model.device, Path(file)
+    home, at = model.device, own_path(file)
     with tempfile.TemporaryDirectory() as folder, evaluating(model):
         whole, small = Path(folder) / "whole.onnx", Path(folder) / "small.onnx"
         try:

@@ -18,7 +18,7 @@ from huggingface_hub.errors import HFValidationError, HTTPError
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
-from .errors import MissingError, ModelError, SettingError, WriteError, shown
+from .errors import MissingError, ModelError, SettingError, WriteError, own_path, shown
 from .registry import BACKBONES
 from .checkpoint import fill, named_weights, replacing
 from .pretrained import backbone_from_config
@@ -197,7 +197,7 @@ def save_pretrained(self: HubModel,
     "Write config.json, model.safetensors, a model card and the processor's files; weights in the model's own dtype (`model.half()` first to halve them)."
     name = kwargs.setdefault("repo_id", Path(save_directory).name)
     kwargs["model_card_kwargs"] = dict(model_id=name) | (kwargs.get("model_card_kwargs") or {})
-    with replacing(save_directory, stale=("metrics.json", "rationale.png")) as folder:
+    with replacing(own_path(save_directory), stale=("metrics.json", "rationale.png")) as folder:
         return ModelHubMixin.save_pretrained(self, folder, **kwargs)
 
 # %% ../nbs/hood/hub.ipynb #3f6cf7af
@@ -205,7 +205,7 @@ def _model_folder(name: str | Path, **download) -> Path:
     "The folder of a saved model, downloaded from the hub if it is not on this machine. MissingError that says what to do."
     if not isinstance(name, str | Path) or not str(name).strip():
         raise SettingError(f"a model is given as a folder or a hub id, got {shown(name)}")
-    folder = Path(name)
+    folder = own_path(name)
     if not folder.is_dir():
         try:
             folder = Path(snapshot_download(

@@ -13,7 +13,7 @@ from types import SimpleNamespace
 from typing import Any, Union, get_args, get_origin, get_type_hints
 import torch
 import rekd
-from .errors import MissingError, RekdError, SettingError, check_name, closest, shown
+from .errors import MissingError, RekdError, SettingError, check_name, closest, own_path, shown
 from .registry import OBJECTIVES
 from .pretrained import scratch_name
 from .rows import is_dataset_name
@@ -152,7 +152,7 @@ def find_preset(
     "The file of a preset. SettingError with the closest match for an unknown name, MissingError for a path where nothing is."
     if not isinstance(name, (str, Path)) or not str(name):
         raise SettingError(f"a preset is given by its name or its file, got {shown(name)}")
-    path, known = Path(name), preset_files(study)
+    path, known = own_path(name), preset_files(study)
     if path.suffix == ".toml":
         if path.is_file(): return path
         raise MissingError(f"no preset {path}{closest(path.name, [f.name for f in path.parent.glob('*.toml')])}: "
@@ -251,7 +251,7 @@ def _checked(file: Path, tree: dict) -> dict: # the tree, with None for "none"
 def _beside(file: Path, own: dict):
     "Put the whole path where a file names data that lie beside it. SettingError if other data of that name lie in the current folder."
     name = own.get("data", {}).get("name")
-    if not name or is_dataset_name(name) or Path(name).expanduser().is_absolute(): return
+    if not name or is_dataset_name(name) or own_path(name).is_absolute(): return
     theirs, here = file.parent / name, Path(name)
     if not theirs.exists(): return # it may be in the current folder
     if here.exists() and not here.samefile(theirs):

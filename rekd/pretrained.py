@@ -282,7 +282,8 @@ def _from_scratch(kind, width, tokenizer, num_layers, pool, image_size):
     takes = inspect.signature(BACKBONES[kind]).parameters
     given = {k: v for k, v in dict(hidden_size=width, num_layers=num_layers).items() if v is not None}
     if wrong := [k for k in given if k not in takes]:
-        raise SettingError(f"the backbone {kind!r} takes no {wrong[0]}, got {given[wrong[0]]}: it takes {', '.join(takes)}")
+        raise SettingError(f"the backbone {kind!r} takes no {wrong[0]}, got {given[wrong[0]]}, which may be a preset's: it takes {', '.join(takes)}. "
+                           f"{wrong[0]}=none leaves it out")
     if "vocab_size" in takes: given["vocab_size"] = len(load_tokenizer(weights_source(tokenizer)))
     if "image_size" in takes and image_size is not None: given["image_size"] = image_size
     try: return BACKBONES[kind](**given, pool=pool)

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
-from .errors import MissingError, RekdError, SettingError, closest, one_line, shown
+from .errors import MissingError, RekdError, SettingError, closest, one_line, own_path, shown
 
 # %% ../nbs/hood/registry.ipynb #e94ce4b1
 class Registry(dict[str, Any]):
@@ -91,7 +91,7 @@ def _named(plugin: str):
 
 def _load(name: str):
     if not name.strip() or "\0" in name: raise SettingError(f"a plugin is named by its module or its file, got {shown(name)}")
-    file = Path(name if name.endswith(".py") else f"{name}.py").expanduser()
+    file = own_path(name if name.endswith(".py") else f"{name}.py")
     if file.is_file(): return _load_file(file.resolve())
     if name.endswith(".py") or name.startswith(".") or os.sep in name: raise MissingError(f"no plugin {name!r}: there is no file {file}")
     try: importlib.import_module(name)

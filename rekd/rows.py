@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from .errors import DataError, MissingError, SettingError, WriteError, check_number, closest, shown
+from .errors import DataError, MissingError, SettingError, WriteError, check_number, closest, own_path, shown
 from .settings import settings, shipped
 from .registry import DATASETS
 from .processor import opened
@@ -39,7 +39,7 @@ def data_folder(
     MissingError for a path or a starter set that is not there."""
     if not isinstance(name, str | Path) or not str(name):
         raise SettingError(f"a data set is given by its name or its folder, got {shown(name)}")
-    here, bare, name = Path(name).expanduser(), str(name), str(name).removeprefix("hub:")
+    here, bare, name = own_path(name), str(name), str(name).removeprefix("hub:")
     paths, short = settings()["paths"], name.split("-")[0] if name in COLUMNS else name
     if starter and name not in DATASETS.known():
         here, package = (root / short for root in shipped("data"))
@@ -75,7 +75,7 @@ def whole_path(
 ) -> str: # of a folder or file of one's own the whole path, of anything else the name
     "What a data set's name is remembered by."
     if not isinstance(name, str | Path) or not str(name) or is_dataset_name(str(name)): return name
-    here = Path(name).expanduser()
+    here = own_path(name)
     return str(here.absolute()) if _there(here) or str(name).startswith("~") else str(name)
 
 # %% ../nbs/hood/rows.ipynb #0b51f156
@@ -316,7 +316,7 @@ def _seen_before(inputs: dict[str, list]) -> int:
 # %% ../nbs/hood/rows.ipynb #d70e9a9a
 def _called(plain: str, name, starter: bool, place: Path | None, whole: bool, made: bool) -> tuple[str, str]: # name and title, see `Rows`
     "What the rows are remembered by, and where they come from, for the account."
-    own = place if not starter and place == Path(name).expanduser() else None # has no name of its own
+    own = place if not starter and place == own_path(name) else None # has no name of its own
     if own and own.is_file() and whole: own = own.parent # the file stood for its folder
     if own: return str(own.absolute()), str(own)
     hub = f"from the hub: {settings()['datasets'][plain.split('-')[0]]}" if not place and not made else ""

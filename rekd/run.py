@@ -26,7 +26,7 @@ import torch
 import rekd
 from filelock import FileLock
 from safetensors.torch import load_file, save_file
-from .errors import DataError, MissingError, SettingError, check_name, check_number, closest, shown, writing
+from .errors import DataError, MissingError, SettingError, check_name, check_number, closest, own_path, shown, writing
 from .settings import settings, shipped
 from .machine import bf16_units, is_main, make_accelerator, resolve_precision
 from .checkpoint import write_text
@@ -58,6 +58,7 @@ def find_model(
     if not isinstance(name, str | Path) or not str(name):
         raise SettingError(f"a model is given as a folder, a preset or a hub id, got {shown(name)}")
     paths, name, presets = settings()["paths"], str(name), preset_files()
+    name = str(own_path(name))
     runs, is_model = Path(paths["runs"]) / name, lambda folder: (folder / "config.json").is_file()
     here = next(filter(is_model, (Path(name), Path(name) / "model")), None) # a run's folder has its model in it
     clone, package = shipped("models")
@@ -74,10 +75,15 @@ def find_model(
     if name in presets:
         raise MissingError(f"no trained model of preset {name!r} yet: "
                            f"run `rekd train {name} --objective re --start warm`, or name another teacher")
-    if "/" in name: return name
+    head, _, rest = name.partition("/")
+    if rest and (head in presets or (Path(paths["runs"]) / head).is_dir()):
+        done = [f.parts[-3] for f in (Path(paths["runs"]) / head).glob("*/model/config.json")]
+        raise MissingError(f"no run {rest!r} of {head!r} in {paths['runs']}{closest(rest, done)}: it has {', '.join(sorted(done)) or 'none'}")
+    if rest: return name
     if name in IN_REPOSITORY:
         raise MissingError(f"no model {name!r} in {clone}: it comes with the repository, too large for the package, which has {SMALL_MODEL}. "
-                           "Clone the repository and start there, or let REKD_ARTIFACTS name its artifacts")
+                           "Clone the repository and start there, or let REKD_ARTIFACTS name its artifacts. "
+                           "To teach classes of your own, train a teacher first (--objective re) and name its run (--teacher RUN)")
     known = {f.parent.name for root in (clone, package) for f in root.glob("*/config.json")} | set(presets)
     raise MissingError(f"no model {name!r}{closest(name, known)}: it is no folder, no preset, "
                        f"and not in {clone} (REKD_ARTIFACTS names another place); "
@@ -393,7 +399,7 @@ def run(
     config, name = resolve(preset, objective, start, fitting(changes, objective, start)), name or (preset.name if out else own_name(preset))
     check_effect(changes, stages(objective, start))
     guide = guide_of(config, None if isinstance(teacher, str) else teacher) # before hours are spent
-    out = Path(out or run_folder(name, objective, start, seed, distilled=guide is not None))
+    out = own_path(out or run_folder(name, objective, start, seed, distilled=guide is not None))
     model, data = prepare(config, seed, changes) # before a first model or a teacher takes its time
     sources = made_from(config, data.rows)
     if start in BEGINS: begin_from(start, model, data, preset, changes, seed, out, quiet, name)

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import SimpleNamespace
 import torch
 from torch import Tensor
-from .errors import DataError, MissingError, ModelError, SettingError, check_name, shown
+from .errors import DataError, MissingError, ModelError, SettingError, check_name, own_path, shown
 from .processor import unit_sum
 from .model import RationaleModel
 from .context import check_teacher
@@ -65,7 +65,7 @@ def read_spans(
     file: str | Path, # JSON lines
 ) -> dict[str | int, tuple[list, str]]: # text or number of the row -> its spans as phrase or characters with a weight, and where they stand
     "A file of spans; of several lines for one text all count. MissingError for no file, DataError for a line of another form."
-    try: lines = Path(file).read_text(encoding="utf-8-sig").split("\n")
+    try: lines = own_path(file).read_text(encoding="utf-8-sig").split("\n")
     except OSError: raise MissingError(f"no file of spans {file}: --teacher takes one with a line for each text that is learned from") from None
     except UnicodeDecodeError as e: raise DataError(f"{file} is not UTF-8 text ({e}): save it as such") from None
     out: dict = {}
@@ -111,7 +111,7 @@ class SpanFile(Rationalist):
         file: str | Path, # see `read_spans`
     ):
         spans = read_spans(file)
-        super().__init__("spans", Path(file).read_bytes())
+        super().__init__("spans", own_path(file).read_bytes())
         self.file, self.spans = str(file), spans
         self.marks: dict[int, Tensor] = {} # of each example that was read: (L,)
     def fits(self, model: RationaleModel):

@@ -197,3 +197,69 @@ def test_dry_run_lists_and_trains_nothing(capsys, shipped):
     lines = capsys.readouterr().out.splitlines()
     assert [("done" in x, "to do" in x) for x in lines[1:13]] == [(True, False)] * 6 + [(False, True)] * 6
     assert "6 of 12 runs are done" in lines[13] and "min" in lines[14]
+
+
+# --- what a stranger tried ---
+
+SHORT = ["n_train=20", "val_share=0.5", "epochs=1"]
+
+
+def own_rows(folder, n=40, names=("train", "test")):
+    "A folder of one's own: texts of two words, one of which is the class."
+    folder.mkdir()
+    for k, name in enumerate(names):
+        lines = [f"{('good', 'bad')[i % 2]} film {i + 100 * k},{('yes', 'no')[i % 2]}" for i in range(n)]
+        (folder / f"{name}.csv").write_text("\n".join(["text,label", *lines]) + "\n")
+    return folder
+
+
+def test_a_path_may_begin_at_home_wherever_one_is_given(home, monkeypatch, tmp_path): # noqa: F811
+    "What is read and what is written: or a folder called ~ is made."
+    from rekd.model import RationaleModel
+    from rekd.objective import RE
+    from rekd.train import TrainConfig, fit
+    monkeypatch.setenv("HOME", str(mine := tmp_path / "me"))
+    monkeypatch.setenv("USERPROFILE", str(mine))
+    mine.mkdir()
+    own_rows(mine / "rows")
+    main(["train", "demo", "--objective", "re", "--out", "~/run", "--set", "dataset=~/rows", *SHORT])
+    assert (mine / "run" / "model" / "model.safetensors").is_file()
+    main(["evaluate", "~/run", "--json", "~/rows.json"])
+    main(["explain", "~/run", "--text", "a good film", "--html", "~/page.html"])
+    main(["explain", "~/run", "--csv", "~/rows/test.csv", "--out", "~/out.jsonl"])
+    main(["report", "~/run", "--dataset", "~/rows", "--out", "~/report.html", "--examples", "2"])
+    model = RationaleModel.from_pretrained("~/run/model")
+    model.save_pretrained("~/saved")
+    fit(model, "~/rows", RE(), TrainConfig(epochs=1), out="~/fitted", quiet=True)
+    for made in ("rows.json", "page.html", "out.jsonl", "report.html", "saved", "fitted"): assert (mine / made).exists(), made
+    assert not Path("~").exists()
+    with pytest.raises(SystemExit, match="no home folder for '~nobody-at-all/run'"): main(["train", "demo", "--out", "~nobody-at-all/run"])
+
+
+def test_what_a_run_has_learned_from_is_not_measured_as_new(home, tmp_path, capsys, caplog): # noqa: F811
+    "Its own single file is split as it was; its train part is measured with a warning."
+    one = own_rows(tmp_path / "one", names=["all"]) / "all.csv"
+    main(["train", "demo", "--objective", "re", "--out", "one-run", "--set", f"dataset={one}", *SHORT])
+    for i, more in enumerate(([], ["--dataset", str(one)])): main(["evaluate", "one-run", "--json", f"{i}.json", *more])
+    assert Path("0.json").read_text() == Path("1.json").read_text() and capsys.readouterr().out.count("8 test rows of all.csv") == 2
+    two = own_rows(tmp_path / "two")
+    main(["train", "demo", "--objective", "re", "--out", "two-run", "--set", f"dataset={two}", *SHORT])
+    said = "rows that the run has learned from, so memory is measured"
+    main(["evaluate", "two-run", "--dataset", str(two / "test.csv")])
+    assert said not in caplog.text
+    main(["evaluate", "two-run", "--dataset", str(two / "train.csv")])
+    assert said in caplog.text
+
+
+def test_names_that_are_nearly_those_of_a_run(home, tmp_path): # noqa: F811
+    (folder := home / "runs" / "demo" / "re-paper-2025" / "model").mkdir(parents=True)
+    (folder / "config.json").write_text("{}")
+    with pytest.raises(SystemExit, match=r"no run 're-papr-2025' of 'demo' in .*did you mean 're-paper-2025'.*it has re-paper-2025"): main(["evaluate", "demo/re-papr-2025"])
+    with pytest.raises(SystemExit, match="no run 're-paper-1' of 'cpu-imdb' in .*: it has none"): main(["evaluate", "cpu-imdb/re-paper-1"])
+
+
+def test_a_study_that_is_stopped_says_how_to_go_on(home, monkeypatch, capsys): # noqa: F811
+    def stop(*args, **kw): raise KeyboardInterrupt
+    monkeypatch.setattr("rekd.train.Step.forward", stop)
+    with pytest.raises(SystemExit) as e: main(["study", "demo", "--objectives", "cls", "--seeds", "1", "--set", "n_test=8", *SHORT])
+    assert e.value.code == 130 and "finished runs keep their rows, and the same command goes on" in capsys.readouterr().err
