@@ -134,7 +134,7 @@ def test_warm_start_trains_cls_once(home):
     assert (home / "runs" / "demo" / "cls-paper-1" / "model" / "model.safetensors").stat().st_mtime_ns == first
     assert row["config"]["train"]["sparsity_start"] == 0.5
     with pytest.raises(ValueError, match="cls-paper-1 was made with model.dropout=0.1, here 0.3"): run("demo", "re", seed=1, start="warm", overrides=changes | dict(dropout=0.3), resume=True)
-    with pytest.raises(ValueError, match="cls-paper-1 was made with train.lr=0.0001, here 0.5"): run("demo", "re", seed=1, start="warm", overrides=changes | dict(lr=0.5), resume=True)
+    with pytest.raises(ValueError, match="cls-paper-1 was made with train.lr=0.0005, here 0.5"): run("demo", "re", seed=1, start="warm", overrides=changes | dict(lr=0.5), resume=True)
 
 
 def test_a_setting_of_the_objective_does_not_touch_its_warm_start(home):
@@ -214,7 +214,7 @@ def test_study_goes_on_where_it_stopped(faked, home):
     assert [(r["objective"], r["seed"]) for r in study("demo", ["cls", "re"], [3, 4])] == [("cls", 3), ("cls", 4), ("re", 3), ("re", 4)]
     assert len(faked) == 3
     assert [r["done"] for r in planned("demo", ["cls", "re"], [3, 5])] == [True, True, False, False]
-    for changes, what in ((dict(lr=0.5), "train.lr=0.0001, here 0.5"), (dict(dataset="toy"), "data.name='imdb', here 'toy'"), (dict(per="example"), "objective.per='batch', here 'example'")):
+    for changes, what in ((dict(lr=0.5), "train.lr=0.0005, here 0.5"), (dict(dataset="toy"), "data.name='imdb', here 'toy'"), (dict(per="example"), "objective.per='batch', here 'example'")):
         with pytest.raises(ValueError, match=what) as e: study("demo", ["re"], [3], overrides=changes)
         assert "--name NAME" in str(e.value)
     assert [r["seed"] for r in study("demo", ["re"], [3], overrides=dict(lr=0.5), name="mine")] == [3] and len(read_rows(results_file("mine"))) == 1
