@@ -15,7 +15,7 @@ import torch
 from fastcore.basics import patch
 from filelock import FileLock, Timeout
 from safetensors.torch import load_file, save_file
-from .errors import ModelError, SettingError, WriteError, own_path, shown, writing
+from .errors import ModelError, SettingError, WriteError, own_path, shown, write_file, writing
 
 # %% ../nbs/hood/checkpoint.ipynb #46c2ccfd
 def sync(path: Path):
@@ -28,15 +28,16 @@ def sync(path: Path):
 
 # %% ../nbs/hood/checkpoint.ipynb #a2cd5279
 def write_text(path: Path, text: str):
-    "Write a file as a whole: temporary, synced, renamed. WriteError if that fails."
-    tmp = path.with_name(f".{path.name}.tmp")
-    with writing(path):
-        with open(tmp, "w") as f:
-            f.write(text); f.flush(); os.fsync(f.fileno())
-        tmp.replace(path)
-        sync(path.parent)
+    "Write a file as a whole, and its name to the disk. WriteError if that fails."
+    write_file(path, text)
+    with writing(path): sync(path.parent)
 
 # %% ../nbs/hood/checkpoint.ipynb #da23835b
+def bring_back(old: Path):
+    "After a kill between two renames of `replacing`: the folder that was moved aside, back in its place."
+    folder = old.with_name(old.name.removeprefix(".").removesuffix(".old"))
+    if old.is_dir() and not folder.exists(): old.rename(folder)
+
 @contextmanager
 def replacing(
     folder: str | Path, # the folder to write
@@ -46,22 +47,22 @@ def replacing(
     WriteError if it cannot be written, or holds what was not written again and would be lost."""
     folder = Path(folder).absolute()
     tmp, old = (folder.with_name(f".{folder.name}.{kind}") for kind in ("tmp", "old"))
-    with writing(folder):
-        if old.exists() and not folder.exists(): old.rename(folder) # killed between the two renames below
-        for f in (tmp, old): shutil.rmtree(f, ignore_errors=True)
-        tmp.mkdir(parents=True)
-        try:
+    try:
+        with writing(folder): # which tells the room that is left while `tmp` still takes its part
+            bring_back(old)
+            for f in (tmp, old): shutil.rmtree(f, ignore_errors=True)
+            tmp.mkdir(parents=True)
             yield tmp
             for f in (*tmp.rglob("*"), tmp): sync(f)
             if folder.exists() and (lost := sorted({p.name for p in folder.iterdir()}
                                                    - {p.name for p in tmp.iterdir()} - set(stale))):
                 raise WriteError(f"{folder} holds {shown(lost)}, which would be deleted: "
                                  "choose another folder, or move them away")
-        except BaseException: shutil.rmtree(tmp, ignore_errors=True); raise
-        if folder.exists(): folder.rename(old)
-        tmp.rename(folder)
-        sync(folder.parent)
-        shutil.rmtree(old, ignore_errors=True)
+            if folder.exists(): folder.rename(old)
+            tmp.rename(folder)
+            sync(folder.parent)
+            shutil.rmtree(old, ignore_errors=True)
+    except BaseException: shutil.rmtree(tmp, ignore_errors=True); bring_back(old); raise
 
 # %% ../nbs/hood/checkpoint.ipynb #3ec7c3bf
 FORMAT, FILES = 4, ("model.safetensors", "optimizer.pt", "progress.json") # of a checkpoint
@@ -253,6 +254,7 @@ def start(self: RunFolder,
     elif there: raise ModelError(f"{ended} is damaged, and there is no checkpoint to go on from. To start afresh, move {self.out} away")
     if self.main:
         (self.out / "diverged.json").unlink(missing_ok=True)
+        for old in self.out.glob(".*.old"): bring_back(old)
         for half in self.out.glob(".*.tmp"): shutil.rmtree(half) if half.is_dir() else half.unlink() # a kill left it
     return {k: v for k, v in progress.items() if k not in ("config", "format")}
 

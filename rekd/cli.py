@@ -343,6 +343,8 @@ def main(args: list[str] | None = None):
         if hasattr(stream, "reconfigure"): stream.reconfigure(errors="replace")
     args = joined(sys.argv[1:] if args is None else args)
     if args == ["--version"]: return print(f"rekd {rekd.__version__}")
+    try: os.getcwd()
+    except FileNotFoundError: sys.exit("rekd: the current folder has been deleted: go to another one")
     try:
         bring(plugins(args))
         command = tyro.extras.subcommand_cli_from_dict(

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 import tyro
-from .errors import RekdError, SettingError, WriteError, shown, writing
+from .errors import RekdError, SettingError, WriteError, shown, write_file, writing
 
 # %% ../nbs/hood/console.ipynb #40f4f2e3
 Mask = Literal["topk", "deterministic", "sampled"]
@@ -107,5 +107,5 @@ def ready(*files: Path | None):
 
 # %% ../nbs/hood/console.ipynb #f483f268
 def save(file: Path, text: str):
-    "Write a text file. WriteError if that fails."
-    with writing(file): file.write_text(text, encoding="utf-8")
+    "Write a text file as a whole. WriteError if that fails."
+    write_file(file, text)

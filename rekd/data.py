@@ -233,7 +233,8 @@ def _needed(columns: list, text_column=None, label_column=None, **_) -> list:
 
 def _check_labels(labels: list):
     "DataError for words among numbers."
-    held = [v for v in labels if v is not None and v == v]
+    from pandas import NA
+    held = [v for v in labels if v is not None and v is not NA and v == v] # what is missing is told elsewhere, with its row
     words = [v for v in held if isinstance(v, str)]
     if words and len(words) < len(held):
         raise DataError(f"labels are all words or all whole numbers, and these are both: {words[0]!r} and {next(v for v in held if not isinstance(v, str))!r}")

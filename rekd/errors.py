@@ -6,7 +6,7 @@
 __all__ = ['RekdError', 'SettingError', 'DataError', 'ModelError', 'MissingError', 'WriteError']
 
 # %% ../nbs/hood/errors.ipynb #487b8db1
-import difflib, errno, operator, reprlib, shutil
+import difflib, errno, operator, os, reprlib, shutil
 from contextlib import contextmanager
 from numbers import Integral, Real
 from pathlib import Path
@@ -60,7 +60,10 @@ def shown(value) -> str:
 def own_path(
     path: str | Path, # may begin with ~
 ) -> Path:
-    "A path with `~` as the home folder. SettingError for the home of somebody unknown."
+    "A path with `~` as the home folder. SettingError for the home of somebody unknown, or a name that no text file could hold."
+    try: str(path).encode()
+    except UnicodeEncodeError:
+        raise SettingError(f"the name {shown(str(path))} is not in UTF-8, or the locale is not (try LC_ALL=C.UTF-8): give it another") from None
     try: return Path(path).expanduser()
     except RuntimeError:
         raise SettingError(f"there is no home folder for {shown(str(path))}: write the whole path, or ./{path} for a folder of that name") from None
@@ -119,3 +122,18 @@ def _remedy(e: Exception, space: str) -> str:
     if isinstance(e, FileExistsError | NotADirectoryError | IsADirectoryError): return ". Something else has that name: move it away, or choose another"
     if e.errno in (errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ): return ". Choose another name"
     return ". Choose another folder"
+
+# %% ../nbs/hood/errors.ipynb #er000042
+def write_file(
+    path: Path,
+    content: str | bytes, # a str is written in UTF-8
+):
+    "Write a file as a whole, or leave what is there as it is. WriteError if it cannot be written."
+    path, data = Path(os.path.realpath(path)), content.encode() if isinstance(content, str) else content
+    tmp = path.with_name(f".{os.getpid()}.tmp")
+    try:
+        with writing(path):
+            if path.exists() and not path.is_file(): path.write_bytes(data); return # a device or a pipe
+            with open(tmp, "wb") as f: f.write(data); f.flush(); os.fsync(f.fileno())
+            tmp.replace(path)
+    finally: tmp.unlink(missing_ok=True)

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 import torch.nn as nn
 from torch import Tensor
-from .errors import MissingError, ModelError, SettingError, one_line, own_path, writing
+from .errors import MissingError, ModelError, SettingError, one_line, own_path, write_file
 from .check import backbone_kind
 from .inputs import evaluating
 from .model import RationaleModel
@@ -146,7 +146,7 @@ def export_onnx(
         graph = onnx.load(str(small if int8 else whole))
         longest = str(getattr(model.processor, "max_length", ""))
         onnx.helper.set_model_props(graph, dict(labels="\n".join(model.config.labels), sparsity=str(model.config.sparsity), max_length=longest))
-        with writing(at): at.write_bytes(graph.SerializeToString())
+        write_file(at, graph.SerializeToString())
     return dict(megabytes=at.stat().st_size / 2 ** 20, difference=found)
 
 def _to_int8(model: RationaleModel, whole: Path, small: Path) -> float:

@@ -116,6 +116,8 @@ def test_rows_in_memory_need_only_the_two_columns():
     assert rows_in_memory(numbered, text_column=0, label_column=1).labels == ["x", "y"]
     with pytest.raises(DataError, match="no column ''"): rows_in_memory(odd.drop(columns="more"), text_column="", label_column="stars")
     with pytest.raises(DataError, match="both: 'negative' and 1"): rows_in_memory(pd.DataFrame(dict(text=["a", "b"] * 9, label=[1, "negative"] * 9)))
+    for kind, some in dict(string="a", boolean=True, Int64=1).items(): # pandas' types that know NA
+        with pytest.raises(DataError, match="9 rows have no label, the first is .*row 2"): rows_in_memory(pd.DataFrame(dict(text=["a", "b"] * 9, label=pd.array([some, None] * 9, dtype=kind))))
 
 
 def test_a_generator_that_keeps_too_much_is_named(home, capsys):

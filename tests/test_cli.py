@@ -263,3 +263,57 @@ def test_a_study_that_is_stopped_says_how_to_go_on(home, monkeypatch, capsys): #
     monkeypatch.setattr("rekd.train.Step.forward", stop)
     with pytest.raises(SystemExit) as e: main(["study", "demo", "--objectives", "cls", "--seeds", "1", "--set", "n_test=8", *SHORT])
     assert e.value.code == 130 and "finished runs keep their rows, and the same command goes on" in capsys.readouterr().err
+
+
+# --- what a breaker tried ---
+
+def test_a_full_disk_costs_no_earlier_answer(home, monkeypatch): # noqa: F811
+    "A page, a table of numbers, a graph: what is there is replaced by what is whole, or stays."
+    import os
+    full = lambda *args: (_ for _ in ()).throw(OSError(28, "No space left on device"))
+    calls = {"page.html": ["explain", "imdb-teacher", "--text", "a good film", "--html", "page.html"], "report.html": ["report", "imdb-teacher", "--examples", "2", "--out", "report.html"],
+             "rows.json": ["evaluate", "imdb-teacher", "--json", "rows.json"], "m.onnx": ["export", "imdb-teacher", "--onnx", "m.onnx"]}
+    for name, call in calls.items():
+        Path(name).write_text("the first")
+        with monkeypatch.context() as m, pytest.raises(SystemExit, match=rf"cannot write .*{name}: No space left"):
+            m.setattr(os, "fsync", full)
+            main(call)
+        assert Path(name).read_text() == "the first" and not list(Path().glob(".*.tmp")), name
+        main(call)
+        assert Path(name).read_bytes()[:9] != b"the first"
+
+
+def test_the_room_that_is_left_is_told_while_the_attempt_still_takes_its_part(tmp_path, monkeypatch):
+    import shutil as disk
+    from rekd.checkpoint import replacing
+    from rekd.errors import WriteError
+    seen = []
+    monkeypatch.setattr(disk, "disk_usage", lambda path, real=disk.disk_usage: (seen.append((tmp_path / ".model.tmp" / "half").exists()), real(path))[1])
+    with pytest.raises(WriteError, match="MB are free there"), replacing(tmp_path / "model") as folder:
+        (folder / "half").write_text("x")
+        raise OSError(28, "No space left on device")
+    assert seen == [True] and not list(tmp_path.iterdir())
+
+
+def test_a_kill_between_the_renames_of_a_finished_model(home): # noqa: F811
+    call = ["train", "demo", "--objective", "re", "--out", "run", "--set", "n_test=8", *SHORT]
+    main(call)
+    whole = (Path("run") / "model" / "model.safetensors").read_bytes()
+    (Path("run") / "model").rename(Path("run") / ".model.old")
+    (Path("run") / ".model.tmp").mkdir()
+    main([*call, "--resume"])
+    assert (Path("run") / "model" / "model.safetensors").read_bytes() == whole and not list(Path("run").glob(".model.*"))
+
+
+@pytest.mark.parametrize("call", [["train", "demo", "--set", "dataset=toy\udcfc"], ["train", "demo", "--objective", "re", "--out", "runs\udcfc/a", "--set", "n_test=8", *SHORT], ["evaluate", "m\udcfc"]])
+def test_a_name_that_no_text_file_can_hold_is_refused_first(home, call, capsys): # noqa: F811
+    with pytest.raises(SystemExit, match=r"the name '.*udcfc.*' is not in UTF-8, or the locale is not"): main(call)
+    assert "epoch 1" not in capsys.readouterr().err
+
+
+def test_a_current_folder_that_is_gone(tmp_path, monkeypatch):
+    (gone := tmp_path / "gone").mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    with pytest.raises(SystemExit, match="the current folder has been deleted"): main(["presets"])
+    monkeypatch.chdir(tmp_path)
