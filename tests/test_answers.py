@@ -123,7 +123,7 @@ def test_rows_in_memory_need_only_the_two_columns():
 def test_a_generator_that_keeps_too_much_is_named(home, capsys):
     "By fit, after its last epoch and unless it is quiet, and by evaluate; what was asked for, and what to do."
     from rekd.machine import Display, too_open
-    assert not too_open(0.2, 0.1) and "keeps 21% of the features, and was asked for 10%" in too_open(0.21, 0.1) and "select_lambda" in too_open(0.21, 0.1)
+    assert not too_open(0.2, 0.1) and "keeps 21% of the features where it samples, and was asked for 10%" in too_open(0.21, 0.1) and "select_lambda" in too_open(0.21, 0.1)
     row = lambda epoch, loss, rate, **more: dict(epoch=epoch, val=dict(accuracy=0.5, loss=loss, expected_rate=rate), val_mask="topk", at_goal=True, sparsity_target=0.1, examples_per_second=1) | more
     for rows, hide, said in (([row(0, 1, 0.5), row(1, 2, 0.1)], False, "keeps 50%"), ([row(0, 2, 0.5), row(1, 1, 0.1)], False, ""), ([row(0, 1, 0.5), row(1, 2, 0.1)], True, ""),
                              ([row(0, 1, 0.9, at_goal=False), row(1, 2, 0.1)], False, ""), ([row(0, 1, 1.0, val_mask="none"), row(1, 1, 1.0, val_mask="none")], False, "")):
