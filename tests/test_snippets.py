@@ -26,7 +26,7 @@ def commands(text):
 @pytest.mark.parametrize("args", [*commands(README), *commands(GUIDE)], ids=" ".join)
 def test_a_command_of_readme_and_guide_parses(args, monkeypatch):
     if args == ["--version"]: return
-    if not {"demo", "train", "evaluate", "explain", "report", "study", "table", "presets", "starter", "serve"} & set(args[:1]): pytest.fail(f"no command {args[:1]}")
+    if not {"demo", "train", "evaluate", "explain", "report", "study", "table", "presets", "starter", "serve", "export"} & set(args[:1]): pytest.fail(f"no command {args[:1]}")
     if "--plugin" in args: args = args[:args.index("--plugin")] + args[args.index("--plugin") + 2:] # a file of the reader's
     ran = []
     monkeypatch.setattr(cli, "COMMANDS", {c: ran.append for c in cli.COMMANDS})
