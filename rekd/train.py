@@ -167,7 +167,7 @@ def fit(
     run = RunFolder(out, describe_run(model, data, objective, config, seed, accelerator), accelerator.is_main_process)
     with run.held():
         progress = Progress(**run.start(model, optimizer, resume))
-        if not progress.step and run.main: check_saving(model, run.out)
+        if not progress.step and run.main: check_saving(model, run.out, data.val)
         model.config.selects, model.metrics, model.picture = objective.selects, None, None # not an earlier training's
         display = Display(type(objective).__name__, config.epochs, plan.total, progress.step, bool(quiet) or not run.main, progress.history)
         if progress.history: run.publish(progress.history, kept_epoch(progress.history))

@@ -23,6 +23,8 @@ from rekd.errors import DataError, MissingError, ModelError, SettingError
 from rekd.run import build
 from rekd.preset import resolve
 from rekd.model import ModelConfig, RationaleModel, build_model
+from rekd.train import TrainConfig, fit
+from rekd.objective import RE
 from rekd.registry import BACKBONES, register_backbone
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "tools"))
@@ -724,3 +726,38 @@ def test_numpys_numbers_and_a_generator_are_taken(tmp_path):
     assert model.explain(np.array("good film")).mask == model.explain("good film").mask
     assert [e.label for e in model.explain(t for t in ["good film", "bad film"])] == [e.label for e in model.explain(["good film", "bad film"])]
     with pytest.raises(DataError): model.explain(torch.tensor(3.))
+
+
+# --- a model's two networks are what its description says ---
+
+def test_networks_of_other_settings_than_the_configurations_are_refused():
+    "Only one description is saved: with equal shapes the loaded model would be another one, in silence."
+    few, many = text("bert", num_attention_heads=2), text("bert", num_attention_heads=4)
+    for networks, says in (((few, many), "generator's network has num_attention_heads=2"), ((many, few), "predictor's network has num_attention_heads=2"),
+                           ((text("bert", num_attention_heads=4, hidden_act="relu"), many), "hidden_act='relu'"), ((text("bert", num_attention_heads=4, num_hidden_layers=1), many), "num_hidden_layers=1")):
+        with pytest.raises(SettingError, match=says): RationaleModel(ModelConfig(many.config, tiny.LABELS), tiny.text_processor(), *networks)
+    short = ModelConfig(many.config, tiny.LABELS, generator_layers=1)
+    with pytest.raises(SettingError, match="num_hidden_layers"): RationaleModel(short, tiny.text_processor(), many, many)
+    for kind in ("bert", "modernbert", "distilbert"): # the same network cut, and what a description leaves to defaults
+        whole = text(kind)
+        cut = pretrained.first_layers(whole.config, 1)
+        RationaleModel(ModelConfig(dict(model_type=kind, **_small), tiny.LABELS, generator_layers=1), tiny.text_processor(), cut, whole)
+
+
+def test_a_generator_that_breaks_the_contract_is_refused_too(registered):
+    class Loud(Net):
+        loud = False
+        def encode(self, features, valid): return super().encode(features, valid) + self.loud * torch.randn(1)
+    register_backbone("net")(Loud)
+    good, bad = Loud(), Loud()
+    bad.loud = True
+    with pytest.raises(SettingError, match="asked twice"):
+        RationaleModel(ModelConfig(good.config, tiny.LABELS, pool="mean"), tiny.text_processor(), bad, good)
+
+
+def test_what_was_changed_beside_the_configuration_is_not_trained(tmp_path):
+    data = tiny.text_data()
+    for change, says in ((lambda m: m.generator.head.__setitem__(1, nn.GELU()), "generator's logits"), (lambda m: m.predictor.head.register_forward_hook(lambda *a: -a[-1]), "predictor's classes")):
+        change(model := tiny.make_model())
+        with pytest.raises(ModelError, match=says): fit(model, data, RE(), TrainConfig(epochs=1), out=tmp_path / "run", quiet=True)
+        assert not list(tmp_path.rglob("metrics.jsonl"))
