@@ -235,7 +235,8 @@ def ask_estimator(
         with ESTIMATORS.named(estimator): return estimator(logits, selectable, context, loss_of_each)[0]
     def watched(mask):
         _check_mask(name, mask, selectable)
-        return loss_of_each(mask)
+        try: return loss_of_each(mask)
+        except SettingError as e: raise SettingError(f"{name}: {e}") from e # a model that takes features out takes no soft mask
     with ESTIMATORS.named(estimator): answer = estimator(logits, selectable, context, watched)
     if not isinstance(answer, tuple) or len(answer) != 2: raise SettingError(f"{name} must return its loss and its mask, got {shown(answer)}")
     loss, mask = answer

@@ -69,7 +69,7 @@ class Generator(nn.Module):
 # %% ../nbs/03_model.ipynb #7615b7a6
 class Predictor(nn.Module):
     """Classifies from the kept features alone. The mask multiplies them before the backbone encodes (REKD, section 3); or dropped ones are taken out, and the
-    mask can have no gradient: SettingError if it asks for one."""
+    mask must be of 0 and 1, without a gradient: SettingError for another one."""
     def __init__(self,
         backbone: Backbone, # its own copy
         n_classes: int, # C
@@ -91,6 +91,8 @@ class Predictor(nn.Module):
         else:
             if mask.requires_grad and torch.is_grad_enabled():
                 raise SettingError("a mask has no gradient where dropped features are taken out: learn with estimator='score', or set dropped='zero'")
+            if longest is None and (soft := mask[(mask != 0) & (mask != 1)]).numel():
+                raise SettingError(f"a mask must hold 0 and 1 only where dropped features are taken out, got {soft[0]:.3g}: draw or round it, or set dropped='zero'")
             hidden, mask = self.backbone.encode_kept(features, (mask > 0) & valid, longest)
         return _full(self.head(self.dropout(self.backbone.pool(hidden, mask.to(hidden.dtype)))))
 

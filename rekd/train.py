@@ -181,7 +181,7 @@ def fit(
                     torch.manual_seed(seed_of("dropout", seed, progress.step, accelerator.process_index, 0))
                     loss, parts = network(batch, context)
                     accelerator.backward(loss * batch["weight"]) # gradients are averaged over the processes
-                    losses = whole_batch(parts | dict(loss=loss), batch["weight"], accelerator)
+                    losses = whole_batch(loss, parts, batch["weight"], accelerator, objective)
                     if not math.isfinite(losses["loss"]): diverged(run, plan, progress, f"loss is {losses['loss']}", losses)
                     if config.clip: accelerator.clip_grad_norm_(model.parameters(), config.clip)
                     optimizer.step(); optimizer.zero_grad()
