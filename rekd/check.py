@@ -66,7 +66,8 @@ def _read(backbone: Backbone, hidden: Tensor, valid: Tensor, mask: Tensor) -> Te
     wanted = (len(valid), backbone.prefix + valid.shape[1], backbone.dim)
     if tuple(hidden.shape) != wanted: raise SettingError(f"`encode` must give hidden states of shape {wanted}, got {tuple(hidden.shape)}")
     weights = next(backbone.parameters()).dtype
-    if hidden.dtype != weights: raise SettingError(f"`encode` must give hidden states of {weights}, as its weights are, got {hidden.dtype}: end it with .to({weights})")
+    if hidden.dtype != weights:
+        raise SettingError(f"`encode` must give hidden states of {weights}, as its weights are, got {hidden.dtype}: end it with .to({weights})")
     real = torch.cat([valid.new_ones(len(valid), backbone.prefix), valid], 1)
     return torch.cat([hidden[real], backbone.pool(hidden, mask.to(hidden.dtype))])
 

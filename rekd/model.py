@@ -92,7 +92,7 @@ class Predictor(nn.Module):
             if mask.requires_grad and torch.is_grad_enabled():
                 raise SettingError("a mask has no gradient where dropped features are taken out: learn with estimator='score', or set dropped='zero'")
             if longest is None and (soft := mask[(mask != 0) & (mask != 1)]).numel():
-                raise SettingError(f"a mask must hold 0 and 1 only where dropped features are taken out, got {soft[0]:.3g}: draw or round it, or set dropped='zero'")
+                raise SettingError(f"a mask must hold 0 and 1 only where dropped features are taken out, got {soft[0]:.3g}: round it, or set dropped='zero'")
             hidden, mask = self.backbone.encode_kept(features, (mask > 0) & valid, longest)
         return _full(self.head(self.dropout(self.backbone.pool(hidden, mask.to(hidden.dtype)))))
 
@@ -169,16 +169,18 @@ def _check_described(model: RationaleModel, make):
         with torch.random.fork_rng(devices=[]), torch.device("meta"): meant = make(n).config # with what was left to defaults
         for key in {**meant, **mine}:
             if mine.get(key) == meant.get(key): continue
-            raise SettingError(f"the {name}'s network has {key}={shown(mine.get(key))}, the configuration means {shown(meant.get(key))}: generator and predictor "
-                               "are both built from ModelConfig.backbone, and only their number of layers may differ (generator_layers)")
+            raise SettingError(f"the {name}'s network has {key}={shown(mine.get(key))}, the configuration means {shown(meant.get(key))}: generator "
+                               "and predictor are both built from ModelConfig.backbone, and only their number of layers may differ (generator_layers)")
 
 def _check_weights(name: str, backbone: Backbone, head: nn.Module):
     "SettingError for weights that the head behind them cannot go with: of another dtype, or without memory."
     own = next(head.parameters())
     for key, p in backbone.named_parameters():
-        if p.is_meta and not own.is_meta: raise SettingError(f"the {name}'s network has no weights, {key} is on the meta device: build it, or load it, on {own.device}")
+        if p.is_meta and not own.is_meta:
+            raise SettingError(f"the {name}'s network has no weights, {key} is on the meta device: build or load it on {own.device}")
         if p.is_floating_point() and p.dtype != own.dtype:
-            raise SettingError(f"the {name}'s network has weights of {p.dtype}, such as {key}, its head of {own.dtype}: call .to({own.dtype}) on the network first")
+            raise SettingError(f"the {name}'s network has weights of {p.dtype}, such as {key}, its head of {own.dtype}: "
+                               f"call .to({own.dtype}) on the network first")
 
 def _check_networks(model: RationaleModel, saved: bool, both: bool):
     "SettingError if backbone and processor do not fit, or a backbone of an unknown kind fails `check_backbone`: the predictor's, or those of both."

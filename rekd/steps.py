@@ -133,7 +133,8 @@ def _check_answer(answer, told: str) -> tuple[torch.Tensor, dict]: # the same
     if bad := {"step", "temperature", "loss"} & set(answer[1]):
         raise SettingError(f"{told} cannot name a part {shown(bad.pop())}: the log has one of that name")
     if torch.is_grad_enabled() and not answer[0].requires_grad:
-        raise SettingError(f"{told} must return a loss with a gradient for the model's weights, and it has none: take its detach() or no_grad() out, or unfreeze weights")
+        raise SettingError(f"{told} must return a loss with a gradient for the model's weights, and it has none: "
+                           "take its detach() or no_grad() out, or unfreeze weights")
     return answer
 
 class Step(torch.nn.Module):
@@ -201,7 +202,7 @@ def whole_batch(loss: torch.Tensor, parts: dict, weight: float, accelerator: Acc
     names = [*parts, "loss"]
     means = accelerator.reduce(torch.stack([v.detach().double() * weight for v in (*parts.values(), loss)]), "mean").tolist()
     if math.isfinite(means[-1]) and (bad := [f"{k}={v}" for k, v in zip(names, means) if not math.isfinite(v)]):
-        raise SettingError(f"{OBJECTIVES.told(objective)} must return finite parts, got {bad[0]} beside a finite loss: mend what it logs, or leave that part out")
+        raise SettingError(f"{OBJECTIVES.told(objective)} must return finite parts, got {bad[0]} beside a finite loss: mend that part, or leave it out")
     return dict(zip(names, means))
 
 # %% ../nbs/hood/steps.ipynb #725d64b7

@@ -733,9 +733,9 @@ def test_numpys_numbers_and_a_generator_are_taken(tmp_path):
 def test_networks_of_other_settings_than_the_configurations_are_refused():
     "Only one description is saved: with equal shapes the loaded model would be another one, in silence."
     few, many = text("bert", num_attention_heads=2), text("bert", num_attention_heads=4)
-    for networks, says in (((few, many), "generator's network has num_attention_heads=2"), ((many, few), "predictor's network has num_attention_heads=2"),
+    for both, says in (((few, many), "generator's network has num_attention_heads=2"), ((many, few), "predictor's network has num_attention_heads=2"),
                            ((text("bert", num_attention_heads=4, hidden_act="relu"), many), "hidden_act='relu'"), ((text("bert", num_attention_heads=4, num_hidden_layers=1), many), "num_hidden_layers=1")):
-        with pytest.raises(SettingError, match=says): RationaleModel(ModelConfig(many.config, tiny.LABELS), tiny.text_processor(), *networks)
+        with pytest.raises(SettingError, match=says): RationaleModel(ModelConfig(many.config, tiny.LABELS), tiny.text_processor(), *both)
     short = ModelConfig(many.config, tiny.LABELS, generator_layers=1)
     with pytest.raises(SettingError, match="num_hidden_layers"): RationaleModel(short, tiny.text_processor(), many, many)
     for kind in ("bert", "modernbert", "distilbert"): # the same network cut, and what a description leaves to defaults
@@ -787,9 +787,9 @@ def test_a_network_of_another_dtype_than_its_head_is_refused(dtype, registered):
     register_backbone("net")(Cast)
     with pytest.raises(SettingError, match=rf"'net' cannot be used: .*{dtype}: end it with .to\(torch.float32\)"): check_backbone(Cast(), tiny.text_processor())
     whole, other = text("bert"), text("bert").to(dtype)
-    for networks, name in (((other, whole), "generator"), ((whole, other), "predictor")):
+    for both, name in (((other, whole), "generator"), ((whole, other), "predictor")):
         with pytest.raises(SettingError, match=f"the {name}'s network has weights of {dtype}"):
-            RationaleModel(ModelConfig(whole.config, tiny.LABELS), tiny.text_processor(), *networks)
+            RationaleModel(ModelConfig(whole.config, tiny.LABELS), tiny.text_processor(), *both)
 
 
 def test_a_network_without_weights_is_refused():
