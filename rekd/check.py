@@ -48,14 +48,26 @@ def _trial_sizes(backbone: Backbone, processor) -> tuple[int, int, int]: # a sho
 # %% ../nbs/hood/check.ipynb #b6e1bc19
 def _answer(backbone: Backbone, inputs: Tensor, valid: Tensor, mask: Tensor) -> Tensor: # (N, D)
     "The states of real features and the pooled states, under a mask. SettingError if they have another shape than they should."
+    return _read(backbone, _states(backbone, inputs, valid, mask), valid, mask)
+
+def _states(backbone: Backbone, inputs: Tensor, valid: Tensor, mask: Tensor) -> Tensor: # (B, prefix + L, D)
+    "Hidden states under a mask. SettingError for a network that writes into what it is given, which a model reads again."
+    given = dict(inputs=inputs, valid=valid)
+    before = {k: (t.clone(), t._version) for k, t in given.items()} # PyTorch counts writes; one through NumPy is not counted
     features = backbone.features(inputs)
     hidden = backbone.encode(features * mask.unsqueeze(-1).to(features.dtype), valid)
-    return _read(backbone, hidden, valid, mask)
+    for name, t in given.items():
+        if t._version == before[name][1] and torch.equal(t, before[name][0]): continue
+        raise SettingError(f"it writes into `{name}`, which the model reads again: let it work on a copy, {name}.clone()")
+    return hidden
 
 def _read(backbone: Backbone, hidden: Tensor, valid: Tensor, mask: Tensor) -> Tensor: # (N, D)
     "What a model reads of hidden states."
     wanted = (len(valid), backbone.prefix + valid.shape[1], backbone.dim)
     if tuple(hidden.shape) != wanted: raise SettingError(f"`encode` must give hidden states of shape {wanted}, got {tuple(hidden.shape)}")
+    weights = next(backbone.parameters()).dtype
+    if hidden.dtype != weights:
+        raise SettingError(f"`encode` must give hidden states of {weights}, as its weights are, got {hidden.dtype}: end it with .to({weights})")
     real = torch.cat([valid.new_ones(len(valid), backbone.prefix), valid], 1)
     return torch.cat([hidden[real], backbone.pool(hidden, mask.to(hidden.dtype))])
 
@@ -137,7 +149,7 @@ def _asked(backbone: Backbone, processor) -> dict[str, float]:
     pair = new(2, some)
     valid = ones(pair).bool()
     if backbone.modality == "text": valid[0, few:] = False # the first is the shorter one
-    states = backbone.encode(backbone.features(pair), valid)
+    states = _states(backbone, pair, valid, ones(pair))
     alone = pair[:1, :few] if backbone.modality == "text" else pair[:1]
     real = valid[:1, :ones(alone).shape[1]]
     out["padding"] = _moved(answer(alone), _read(backbone, states[:1, :backbone.prefix + real.shape[1]], real, real))
@@ -224,7 +236,8 @@ def ask_estimator(
         with ESTIMATORS.named(estimator): return estimator(logits, selectable, context, loss_of_each)[0]
     def watched(mask):
         _check_mask(name, mask, selectable)
-        return loss_of_each(mask)
+        try: return loss_of_each(mask)
+        except SettingError as e: raise SettingError(f"{name}: {e}") from e # a model that takes features out takes no soft mask
     with ESTIMATORS.named(estimator): answer = estimator(logits, selectable, context, watched)
     if not isinstance(answer, tuple) or len(answer) != 2: raise SettingError(f"{name} must return its loss and its mask, got {shown(answer)}")
     loss, mask = answer

@@ -11,11 +11,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, fields, is_dataclass
 from pathlib import Path
 import torch
+from torch import Tensor
 from .errors import DataError, ModelError, SettingError, WriteError, check_number, shown
 from .machine import resolve_precision
 from .checkpoint import named_weights
 from .processor import same_reading
+from .inputs import evaluating, to_device
 from .model import RationaleModel
+from .data import Examples, loader
 
 # %% ../nbs/hood/guard.ipynb #19aea3da
 def fingerprint(model: torch.nn.Module) -> str: # 16 hexadecimal digits
@@ -95,17 +98,33 @@ def check_parts(model, data, objective, seed, callbacks):
         raise SettingError(f"callbacks must be a list of functions of a row, got {shown(callbacks)}")
 
 # %% ../nbs/hood/guard.ipynb #2d0e1f62
+@torch.no_grad()
+def _answers(model: RationaleModel, batch: dict, mask: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+    "The mask, top-k if None; the generator's logits where it may select; the predictor's class logits under the mask."
+    with evaluating(model):
+        logits, able = model.select(batch), model.selectable(batch)
+        if mask is None: mask = model.mask(logits, able)
+        return mask, logits[able], model.predict(batch, mask)
+
 def check_saving(
     model: RationaleModel,
     out: Path | None, # the run's folder; None: in memory, where a model that cannot be saved may still be trained
+    examples: Examples, # of which it is asked two
 ):
-    "Save a model into a temporary folder and load it back. ModelError if that fails, and it was to be saved; without a folder a warning."
+    """Save a model into a temporary folder, load it back, compare weights and answers.
+    ModelError if that fails, and it was to be saved; without a folder a warning."""
+    batch = to_device(next(iter(loader(examples, [[*range(min(2, len(examples)))]]))), model.device)
+    said = _answers(model, batch)
     place, problem = out / ".checkpoint-trial.tmp" if out else Path(tempfile.mkdtemp()), ""
     try:
         model.save_pretrained(place / "model")
-        mine, again = (named_weights(m)[0] for m in (model, type(model).from_pretrained(place / "model")))
+        loaded = type(model).from_pretrained(place / "model")
+        mine, again = (named_weights(m)[0] for m in (model, loaded))
         bad = [k for k, v in mine.items() if k not in again or not torch.equal(v.cpu().to(again[k].dtype), again[k])]
         if bad: problem = f"{len(bad)} weights come back other than they were, the first is {bad[0]}"
+        for what, a, b in zip(("", "generator's logits", "predictor's classes"), said, _answers(loaded.to(model.device), batch, said[0])):
+            if not (problem or torch.allclose(a, b, rtol=0, atol=1e-4 * a.abs().max().item(), equal_nan=True)):
+                problem = f"the {what} come back other than they were, by {(a - b).abs().max():.2g}: what makes them is not in the configuration"
     except WriteError as e:
         if isinstance(e.__cause__, RuntimeError): problem = str(e.__cause__)
         elif out: raise # a full disk is no fault of the model's

@@ -69,7 +69,7 @@ class Generator(nn.Module):
 # %% ../nbs/03_model.ipynb #7615b7a6
 class Predictor(nn.Module):
     """Classifies from the kept features alone. The mask multiplies them before the backbone encodes (REKD, section 3); or dropped ones are taken out, and the
-    mask can have no gradient: SettingError if it asks for one."""
+    mask must be of 0 and 1, without a gradient: SettingError for another one."""
     def __init__(self,
         backbone: Backbone, # its own copy
         n_classes: int, # C
@@ -91,6 +91,8 @@ class Predictor(nn.Module):
         else:
             if mask.requires_grad and torch.is_grad_enabled():
                 raise SettingError("a mask has no gradient where dropped features are taken out: learn with estimator='score', or set dropped='zero'")
+            if longest is None and (soft := mask[(mask != 0) & (mask != 1)]).numel():
+                raise SettingError(f"a mask must hold 0 and 1 only where dropped features are taken out, got {soft[0]:.3g}: round it, or set dropped='zero'")
             hidden, mask = self.backbone.encode_kept(features, (mask > 0) & valid, longest)
         return _full(self.head(self.dropout(self.backbone.pool(hidden, mask.to(hidden.dtype)))))
 
@@ -130,7 +132,7 @@ def _check_config(c: ModelConfig):
 # %% ../nbs/03_model.ipynb #f0eb243d
 class RationaleModel(HubModel):
     """A select-predict model: generator, predictor, the processor of their raw inputs.
-    SettingError if backbone and processor do not fit, or the backbone fails `check_backbone`."""
+    SettingError if backbone and processor do not fit, a backbone is not what `config` describes, or fails `check_backbone`."""
     config_class = ModelConfig
     def __init__(self,
         config: ModelConfig, # its description
@@ -145,7 +147,9 @@ class RationaleModel(HubModel):
         make = lambda n: backbone_from_config(config.backbone, config.pool) if n is None else first_layers(config.backbone, n, config.pool)
         self.generator = Generator(generator_backbone or make(config.generator_layers), config.dropout, config.norm, config.final_norm == "generator")
         self.predictor = Predictor(predictor_backbone or make(None), len(config.labels), config.dropout, config.norm, config.dropped)
-        _check_networks(self, saved)
+        given = generator_backbone is not None or predictor_backbone is not None
+        if given: _check_described(self, make)
+        _check_networks(self, saved, given or config.generator_layers is not None)
         words = [n.backbone.embeddings() for n in (self.generator, self.predictor)]
         for table in dict(none=[], generator=words[0], both=words[0] + words[1])[config.freeze_embeddings]:
             table.weight.requires_grad_(False)
@@ -157,15 +161,39 @@ class RationaleModel(HubModel):
         return next(self.parameters()).device
 
 # %% ../nbs/03_model.ipynb #m0delchk
-def _check_networks(model: RationaleModel, saved: bool):
-    "SettingError if backbone and processor do not fit, or a backbone of an unknown kind fails `check_backbone`."
+def _check_described(model: RationaleModel, make):
+    "SettingError unless both networks are what the configuration describes, by which a saved model is built again."
+    for name, network, n in (("generator", model.generator, model.config.generator_layers), ("predictor", model.predictor, None)):
+        mine = network.backbone.config
+        if n is None and mine == model.config.backbone: continue
+        with torch.random.fork_rng(devices=[]), torch.device("meta"): meant = make(n).config # with what was left to defaults
+        for key in {**meant, **mine}:
+            if mine.get(key) == meant.get(key): continue
+            raise SettingError(f"the {name}'s network has {key}={shown(mine.get(key))}, the configuration means {shown(meant.get(key))}: generator "
+                               "and predictor are both built from ModelConfig.backbone, and only their number of layers may differ (generator_layers)")
+
+def _check_weights(name: str, backbone: Backbone, head: nn.Module):
+    "SettingError for weights that the head behind them cannot go with: of another dtype, or without memory."
+    own = next(head.parameters())
+    for key, p in backbone.named_parameters():
+        if p.is_meta and not own.is_meta:
+            raise SettingError(f"the {name}'s network has no weights, {key} is on the meta device: build or load it on {own.device}")
+        if p.is_floating_point() and p.dtype != own.dtype:
+            raise SettingError(f"the {name}'s network has weights of {p.dtype}, such as {key}, its head of {own.dtype}: "
+                               f"call .to({own.dtype}) on the network first")
+
+def _check_networks(model: RationaleModel, saved: bool, both: bool):
+    "SettingError if backbone and processor do not fit, or a backbone of an unknown kind fails `check_backbone`: the predictor's, or those of both."
     config, asked = model.config, model.predictor.backbone
-    for network in (model.generator, model.predictor):
+    for name, network in (("generator", model.generator), ("predictor", model.predictor)):
+        _check_weights(name, network.backbone, network.head)
         check_fit(network.backbone, model.processor)
         if network.backbone.pooling != config.pool: # it would be lost when the model is saved
             raise SettingError(f"a backbone pools by {network.backbone.pooling!r}, the config says {config.pool!r}")
     if config.dropped == "remove": check_removable(asked, config.select_special)
-    if not is_known_backbone(asked, saved) and not any(p.is_meta for p in asked.parameters()): check_backbone(asked, model.processor)
+    for backbone in (asked, model.generator.backbone) if both else (asked,):
+        if not is_known_backbone(backbone, saved) and not any(p.is_meta for p in backbone.parameters()): check_backbone(backbone, model.processor)
+
 
 # %% ../nbs/03_model.ipynb #1564adb6
 @patch

@@ -6,7 +6,7 @@
 __all__ = ['TrainConfig', 'learning_rate', 'sparsity_target', 'TrainingDiverged', 'TrainingStopped']
 
 # %% ../nbs/hood/steps.ipynb #st3ps003
-import json, time
+import json, math, time
 from contextlib import contextmanager
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -122,15 +122,19 @@ class Progress:
     state: dict = field(default_factory=dict) # numbers that an estimator keeps from step to step
 
 # %% ../nbs/hood/steps.ipynb #820a816d
-def _check_answer(answer) -> tuple[torch.Tensor, dict]: # the same
-    "What an objective answered: its loss, and its parts by name. SettingError for anything else."
+def _check_answer(answer, told: str) -> tuple[torch.Tensor, dict]: # the same
+    "What an objective, called so in messages, answered: its loss, and its parts by name. SettingError for anything else."
     if not isinstance(answer, tuple) or len(answer) != 2 or not isinstance(answer[1], dict):
-        raise SettingError(f"an objective returns its loss and a dict of its parts, got {shown(answer)}")
+        raise SettingError(f"{told} must return its loss and a dict of its parts, got {shown(answer)}")
     for name, v in (answer[1] | dict(loss=answer[0])).items():
+        if not isinstance(name, str): raise SettingError(f"{told} must name its parts by texts, such as 'ce', got {shown(name)}")
         if not isinstance(v, torch.Tensor) or v.ndim:
-            raise SettingError(f"an objective's {name} must be a tensor of one number, got {shown(v)}")
+            raise SettingError(f"{told} must return a tensor of one number as its {name}, got {shown(v)}")
     if bad := {"step", "temperature", "loss"} & set(answer[1]):
-        raise SettingError(f"a part of an objective cannot be named {shown(bad.pop())}: the log has one of that name")
+        raise SettingError(f"{told} cannot name a part {shown(bad.pop())}: the log has one of that name")
+    if torch.is_grad_enabled() and not answer[0].requires_grad:
+        raise SettingError(f"{told} must return a loss with a gradient for the model's weights, and it has none: "
+                           "take its detach() or no_grad() out, or unfreeze weights")
     return answer
 
 class Step(torch.nn.Module):
@@ -140,7 +144,7 @@ class Step(torch.nn.Module):
         self.model, self.objective = model, objective
     def forward(self, batch, context):
         with OBJECTIVES.named(self.objective): answer = self.objective(self.model, batch, context)
-        return _check_answer(answer)
+        return _check_answer(answer, OBJECTIVES.told(self.objective))
 
 # %% ../nbs/hood/steps.ipynb #bdb92885
 def param_groups(model, objective, config) -> list[dict]: # params, and `scale`: how many times the learning rate
@@ -193,10 +197,13 @@ class TrainingDiverged(RekdError, RuntimeError):
     "The loss or a weight became NaN or infinite."
 
 # %% ../nbs/hood/steps.ipynb #2febaa08
-def whole_batch(losses: dict, weight: float, accelerator: Accelerator) -> dict[str, float]:
-    "Losses of a process's share to those of the whole batch."
-    means = accelerator.reduce(torch.stack([v.detach().double() * weight for v in losses.values()]), "mean")
-    return dict(zip(losses, means.tolist()))
+def whole_batch(loss: torch.Tensor, parts: dict, weight: float, accelerator: Accelerator, objective) -> dict[str, float]: # `loss` is the last
+    "Losses of a process's share to those of the whole batch. SettingError for a part that is not finite while the loss is; the loop sees to the loss."
+    names = [*parts, "loss"]
+    means = accelerator.reduce(torch.stack([v.detach().double() * weight for v in (*parts.values(), loss)]), "mean").tolist()
+    if math.isfinite(means[-1]) and (bad := [f"{k}={v}" for k, v in zip(names, means) if not math.isfinite(v)]):
+        raise SettingError(f"{OBJECTIVES.told(objective)} must return finite parts, got {bad[0]} beside a finite loss: mend that part, or leave it out")
+    return dict(zip(names, means))
 
 # %% ../nbs/hood/steps.ipynb #725d64b7
 @patch

@@ -167,7 +167,7 @@ def fit(
     run = RunFolder(out, describe_run(model, data, objective, config, seed, accelerator), accelerator.is_main_process)
     with run.held():
         progress = Progress(**run.start(model, optimizer, resume))
-        if not progress.step and run.main: check_saving(model, run.out)
+        if not progress.step and run.main: check_saving(model, run.out, data.val)
         model.config.selects, model.metrics, model.picture = objective.selects, None, None # not an earlier training's
         display = Display(type(objective).__name__, config.epochs, plan.total, progress.step, bool(quiet) or not run.main, progress.history)
         if progress.history: run.publish(progress.history, kept_epoch(progress.history))
@@ -181,7 +181,7 @@ def fit(
                     torch.manual_seed(seed_of("dropout", seed, progress.step, accelerator.process_index, 0))
                     loss, parts = network(batch, context)
                     accelerator.backward(loss * batch["weight"]) # gradients are averaged over the processes
-                    losses = whole_batch(parts | dict(loss=loss), batch["weight"], accelerator)
+                    losses = whole_batch(loss, parts, batch["weight"], accelerator, objective)
                     if not math.isfinite(losses["loss"]): diverged(run, plan, progress, f"loss is {losses['loss']}", losses)
                     if config.clip: accelerator.clip_grad_norm_(model.parameters(), config.clip)
                     optimizer.step(); optimizer.zero_grad()

@@ -23,6 +23,8 @@ from rekd.errors import DataError, MissingError, ModelError, SettingError
 from rekd.run import build
 from rekd.preset import resolve
 from rekd.model import ModelConfig, RationaleModel, build_model
+from rekd.train import TrainConfig, TrainingDiverged, fit
+from rekd.objective import RE
 from rekd.registry import BACKBONES, register_backbone
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "tools"))
@@ -724,3 +726,107 @@ def test_numpys_numbers_and_a_generator_are_taken(tmp_path):
     assert model.explain(np.array("good film")).mask == model.explain("good film").mask
     assert [e.label for e in model.explain(t for t in ["good film", "bad film"])] == [e.label for e in model.explain(["good film", "bad film"])]
     with pytest.raises(DataError): model.explain(torch.tensor(3.))
+
+
+# --- a model's two networks are what its description says ---
+
+def test_networks_of_other_settings_than_the_configurations_are_refused():
+    "Only one description is saved: with equal shapes the loaded model would be another one, in silence."
+    few, many = text("bert", num_attention_heads=2), text("bert", num_attention_heads=4)
+    for both, says in (((few, many), "generator's network has num_attention_heads=2"), ((many, few), "predictor's network has num_attention_heads=2"),
+                           ((text("bert", num_attention_heads=4, hidden_act="relu"), many), "hidden_act='relu'"), ((text("bert", num_attention_heads=4, num_hidden_layers=1), many), "num_hidden_layers=1")):
+        with pytest.raises(SettingError, match=says): RationaleModel(ModelConfig(many.config, tiny.LABELS), tiny.text_processor(), *both)
+    short = ModelConfig(many.config, tiny.LABELS, generator_layers=1)
+    with pytest.raises(SettingError, match="num_hidden_layers"): RationaleModel(short, tiny.text_processor(), many, many)
+    for kind in ("bert", "modernbert", "distilbert"): # the same network cut, and what a description leaves to defaults
+        whole = text(kind)
+        cut = pretrained.first_layers(whole.config, 1)
+        RationaleModel(ModelConfig(dict(model_type=kind, **_small), tiny.LABELS, generator_layers=1), tiny.text_processor(), cut, whole)
+
+
+def test_a_generator_that_breaks_the_contract_is_refused_too(registered):
+    class Loud(Net):
+        loud = False
+        def encode(self, features, valid): return super().encode(features, valid) + self.loud * torch.randn(1)
+    register_backbone("net")(Loud)
+    good, bad = Loud(), Loud()
+    bad.loud = True
+    with pytest.raises(SettingError, match="asked twice"):
+        RationaleModel(ModelConfig(good.config, tiny.LABELS, pool="mean"), tiny.text_processor(), bad, good)
+
+
+def test_what_was_changed_beside_the_configuration_is_not_trained(tmp_path):
+    data = tiny.text_data()
+    for change, says in ((lambda m: m.generator.head.__setitem__(1, nn.GELU()), "generator's logits"), (lambda m: m.predictor.head.register_forward_hook(lambda *a: -a[-1]), "predictor's classes")):
+        change(model := tiny.make_model())
+        with pytest.raises(ModelError, match=says): fit(model, data, RE(), TrainConfig(epochs=1), out=tmp_path / "run", quiet=True)
+        assert not list(tmp_path.rglob("metrics.jsonl"))
+
+
+@pytest.mark.parametrize("pool", ["cls", "mean"])
+@pytest.mark.parametrize("name", ["inputs", "valid"])
+def test_a_network_that_writes_into_what_it_reads_is_refused(name, pool, registered):
+    "The model reads `valid` again to find what may be dropped; also a write that changes nothing on trial inputs counts."
+    class Writes(Net):
+        def features(self, inputs):
+            out = super().features(inputs)
+            if name == "inputs": inputs.clamp_(max=10_000)
+            return out
+        def encode(self, features, valid):
+            out = super().encode(features, valid)
+            if name == "valid": valid[:, 0] = True
+            return out + out[:, :1] * 0
+    register_backbone("net")(Writes)
+    with pytest.raises(SettingError, match=f"'net' cannot be used: it writes into `{name}`"): check_backbone(Writes(pool), tiny.text_processor())
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16])
+def test_a_network_of_another_dtype_than_its_head_is_refused(dtype, registered):
+    class Cast(Net):
+        def encode(self, features, valid): return super().encode(features, valid).to(dtype)
+    register_backbone("net")(Cast)
+    with pytest.raises(SettingError, match=rf"'net' cannot be used: .*{dtype}: end it with .to\(torch.float32\)"): check_backbone(Cast(), tiny.text_processor())
+    whole, other = text("bert"), text("bert").to(dtype)
+    for both, name in (((other, whole), "generator"), ((whole, other), "predictor")):
+        with pytest.raises(SettingError, match=f"the {name}'s network has weights of {dtype}"):
+            RationaleModel(ModelConfig(whole.config, tiny.LABELS), tiny.text_processor(), *both)
+
+
+def test_a_network_without_weights_is_refused():
+    with torch.device("meta"): empty = text("bert")
+    with pytest.raises(SettingError, match="predictor's network has no weights"):
+        RationaleModel(ModelConfig(empty.config, tiny.LABELS), tiny.text_processor(), text("bert"), empty)
+
+
+# --- what a mask and an objective may be ---
+
+def test_a_soft_mask_is_refused_where_dropped_features_are_taken_out():
+    model, batch = tiny.make_model(dropped="remove"), tiny.make_batch()
+    with pytest.raises(SettingError, match="0 and 1 only .* got 0.5"): model.predict(batch, 0.5 * model.selectable(batch))
+    def soft(logits, selectable, context, loss_of_each):
+        mask = logits.softmax(-1)[..., 1].detach() * selectable
+        return loss_of_each(mask).mean() + 0 * logits.sum(), mask
+    soft.needs_dropped = False
+    with pytest.raises(SettingError, match="the estimator 'soft' of .*0 and 1 only"):
+        fit(model, tiny.text_data(), RE(estimator=soft), TrainConfig(epochs=1), quiet=True)
+
+
+@pytest.mark.parametrize("answer, says", [
+    (lambda loss: (loss.detach(), {}), "a loss with a gradient"),
+    (lambda loss: (loss, {1: loss}), "name its parts by texts, such as 'ce', got 1"),
+    (lambda loss: (loss, dict(odd=loss * float("nan"))), "finite parts, got odd=nan"),
+    (lambda loss: (loss, dict(step=loss)), "cannot name a part 'step'"),
+])
+def test_what_an_objective_may_not_answer_is_named(answer, says):
+    class Mine:
+        selects = True
+        def __call__(self, model, batch, context): return answer(RE()(model, batch, context)[0])
+    with pytest.raises(SettingError, match=f"the objective 'Mine' of .*test_faults_net.py .*{says}"):
+        fit(tiny.make_model(), tiny.text_data(), Mine(), TrainConfig(epochs=1), quiet=True)
+
+
+def test_a_loss_that_is_not_finite_is_still_a_divergence():
+    class Mine:
+        selects = True
+        def __call__(self, model, batch, context): return RE()(model, batch, context)[0] * float("nan"), dict(odd=torch.tensor(float("nan")))
+    with pytest.raises(TrainingDiverged, match="loss is nan"): fit(tiny.make_model(), tiny.text_data(), Mine(), TrainConfig(epochs=1), quiet=True)
