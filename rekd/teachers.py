@@ -134,7 +134,9 @@ class SpanFile(Rationalist):
             raise SettingError("a file of spans is asked about texts that it has not seen: call read(data.train) first")
         p = torch.full(batch["valid"].shape, 1 - SURE)
         for row, i in zip(p, batch["index"].tolist()): row[:len(self.marks[i])] += (2 * SURE - 1) * self.marks[i]
-        if "unit" in batch: p = torch.zeros_like(p).scatter_reduce(1, batch["unit"].cpu(), p, "amax") # a word or sentence is marked as its best piece
+        if "unit" in batch: # a word or sentence is marked as its best piece, and says so at all of them, as `RationaleModel.select`
+            at = batch["unit"].cpu()
+            p = torch.full_like(p, 1 - SURE).scatter_reduce(1, at, p, "amax").gather(1, at)
         return torch.stack([1 - p, p], -1).log().to(batch["valid"].device)
 
 # %% ../nbs/hood/teachers.ipynb #d475f085

@@ -132,3 +132,59 @@ def test_a_teacher_of_rationales_is_given_as_an_object_too(home, tmp_path): # no
     assert load_teacher(teacher := SpanFile(file)) is teacher
     with pytest.raises(SettingError, match="teaches rationales"): load_teacher(teacher, selects=False)
     with pytest.raises(MissingError): load_teacher("attribution:gone/model")
+
+
+def data_of(model, augment="paper", n=24):
+    "Texts of two sentences, or pictures, read as `model` reads them."
+    from rekd.data import load_data
+    text = model.generator.backbone.modality == "text"
+    inputs = [f"A {w} film, klam. It was nemo!" for w in (tiny.GOOD + tiny.BAD) * (n // 6)] if text else tiny.images(n, 0)
+    return load_data([(x, tiny.LABELS[i % 2]) for i, x in enumerate(inputs)], model.processor, augment=augment)
+
+
+def unit_model(unit, seed=0, **options):
+    from rekd.model import RationaleModel
+    from rekd.processor import TextProcessor
+    model = tiny.make_model("bigru", seed, **options)
+    return RationaleModel(model.config, TextProcessor(model.processor.tokenizer, 40, unit=unit), model.generator.backbone, model.predictor.backbone)
+
+
+@pytest.mark.parametrize("method", ["class_evidence", "integrated_gradients", "gradient_x_input", "occlusion"])
+@pytest.mark.parametrize("kind", ["piece", "word", "sentence", "paper", "mirror"])
+def test_an_attribution_teaches_where_nothing_is_remembered(kind, method):
+    "A batch of `fit` holds its weight too, a number."
+    from rekd.train import TrainConfig, fit
+    pictures = kind in ("paper", "mirror")
+    make = (lambda seed, **k: tiny.make_model("vit", seed, pool="mean" if method == "class_evidence" else "cls", **k)) if pictures else (
+        lambda seed, **k: unit_model(kind, seed, **k))
+    student = make(0)
+    data = data_of(student, kind if pictures else "paper")
+    assert data.train.changes == (kind == "paper")
+    row = fit(student, data, REKD(Attribution(make(1, selects=False), method)), TrainConfig(epochs=1, batch_size=8, lr=1e-3), quiet=True)[-1]["train"]
+    assert row["kd_r"] > 0 and row["loss"] < float("inf")
+
+
+@pytest.mark.parametrize("unit", ["piece", "word", "sentence"])
+def test_a_unit_is_marked_as_its_best_piece(unit, tmp_path):
+    "Against a loop over words and sentences; and it trains."
+    from rekd.processor import first_pieces
+    from rekd.train import TrainConfig, fit
+    student = unit_model(unit)
+    data = data_of(student)
+    texts = data.train.rows["input"]
+    marks = [[["film, k", 0.5], [3, 4]], [], [["nemo", 0.25]], [["film"], ["klam. It was", 0.75]]]
+    told = {t: marks[i % 4] for i, t in enumerate(dict.fromkeys(texts))}
+    teacher = SpanFile(spans(tmp_path / "s.jsonl", *(dict(text=t, spans=s) for t, s in told.items())))
+    teacher.read(data.train)
+    batch = data.train.collate([data.train[i] for i in range(len(data.train))])
+    logits, able = teacher.select(batch), student.selectable(batch)
+    assert logits.isfinite().all()
+    for i, text in enumerate(texts):
+        places, found = data.train.processor.spans(text), teacher.spans[text][0]
+        of = first_pieces(text, places, unit) if unit != "piece" else list(range(len(places)))
+        for at in {k for k in of if able[i, k]}:
+            best = max(piece_weights(text, [places[j]], found).item() for j, k in enumerate(of) if k == at)
+            for j, k in enumerate(of):
+                if k == at: assert logits[i, j].softmax(-1)[1].item() == pytest.approx(1 - SURE + (2 * SURE - 1) * best, abs=1e-5)
+    row = fit(student, data, REKD(teacher), TrainConfig(epochs=1, batch_size=8, lr=1e-3), quiet=True)[-1]["train"]
+    assert row["kd_r"] > 0 and row["loss"] < float("inf")
