@@ -92,7 +92,7 @@ def attribute(
         raise ModelError("this model was built or loaded under torch.inference_mode(), and no gradient goes through its weights: load it outside")
     with torch.inference_mode(False), torch.enable_grad(), evaluating(model):
         batch = x if isinstance(x, dict) else to_device(model.processor(x), model.device)
-        batch = {k: v.clone() if v.is_inference() else v for k, v in batch.items()} # what was made in inference mode has no gradient
+        batch = {k: v.clone() if isinstance(v, Tensor) and v.is_inference() else v for k, v in batch.items()} # what was made in inference mode has no gradient
         selectable = model.selectable(batch)
         target = _target(target, len(model.config.labels), len(selectable))
         if target is None:

@@ -185,7 +185,7 @@ def run_study(command: Study):
     name = own_name(preset) if command.name is None else file_name(command.name)
     if command.dry_run:
         runs = planned(preset, command.objectives, command.seeds, command.starts, changes, name)
-        why = conflict(preset, name, changes) or cannot_start(preset, runs, changes)
+        why = conflict(preset, name, changes) or cannot_start(preset, name, runs, changes)
         show_plan(runs)
         if why: print(f"But it would not start: {why}")
         return

@@ -66,12 +66,14 @@ def _own_weights(objective) -> Iterator[torch.nn.Parameter]:
         if isinstance(v, torch.nn.Parameter): yield v
         elif isinstance(v, torch.nn.Module) and not isinstance(v, RationaleModel): yield from v.parameters()
 
-def _check_objective(objective, model, data):
-    "SettingError or DataError for what is no objective, or one that cannot train this model on these data."
+def check_objective(objective, model, data):
+    "SettingError, ModelError or DataError for what is no objective, or one that cannot train this model on these data."
     if isinstance(objective, type) or not callable(objective) or not hasattr(objective, "selects"):
         raise SettingError("objective must be CLS(), RandomMask(), RE(), REKD(teacher), or one of your own with an attribute "
                            f"`selects`, got {shown(objective)}")
     if hasattr(objective, "fits"): objective.fits(model)
+    teacher = getattr(objective, "teacher", None)
+    if data.rows and hasattr(teacher, "check_rows"): teacher.check_rows(data.rows) # a file of spans
     if any(p.requires_grad for p in _own_weights(objective)):
         raise SettingError("the objective holds weights that would learn, and `fit` trains the model's alone: "
                            "freeze them, or make them a part of the model (model.NAME = ...)")
@@ -87,7 +89,7 @@ def check_parts(model, data, objective, seed, callbacks):
     if list(data.labels) != list(model.config.labels):
         theirs, mine = shown(list(data.labels)), shown(list(model.config.labels))
         raise DataError(f"the data's classes are {theirs}, the model's {mine}: build the model with the data's labels")
-    _check_objective(objective, model, data)
+    check_objective(objective, model, data)
     for name in ("train", "val"):
         if not same_reading(getattr(data, name).processor, model.processor):
             raise DataError(f"the {name} part was prepared by another processor than the model's: load it with model.processor")

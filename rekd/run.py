@@ -33,11 +33,11 @@ from .checkpoint import write_text
 from .pretrained import scratch_name, weights_source
 from .processor import IMAGENET, TextProcessor
 from .model import RationaleModel, build_model
-from .objective import CLS, RE, REKD, RandomMask
+from .objective import CLS, REKD, RandomMask
 from .estimate import blind_start
 from .rows import Rows, read_data
 from .data import Data, Examples, load_data, loader, make_batches
-from .guard import SEEDS, data_fingerprint, fingerprint
+from .guard import SEEDS, check_objective, data_fingerprint, fingerprint
 from .train import Plan, check_goal, fit, validate_masks, warm_start
 from .show import draw_frame, verdict
 from .teachers import Attribution, Rationalist, SpanFile
@@ -119,7 +119,6 @@ def prepare(
     if idle := [name for name in named if name in _IDLE[text]]:
         raise SettingError(f"{idle[0]} has no effect on a model that reads {'texts' if text else 'pictures'}: leave it out")
     part: Any = objective_class(config.objective.name)
-    if config.objective.options.get("phrase_lambda"): RE(phrase_lambda=config.objective.options["phrase_lambda"]).fits(model)
     data = load_data(rows, model.processor, n_train=d.n_train, n_test=d.n_test, val_share=d.val_share, augment=d.augment)
     blind = isinstance(part, type) and issubclass(part, RandomMask)
     check_goal(Plan(config.train, model.config.sparsity, seed, data.train), RandomMask() if blind else SimpleNamespace(selects=getattr(part, "selects", False)))
@@ -147,14 +146,15 @@ def load_teacher(
 
 # %% ../nbs/hood/run.ipynb #2d9626e8
 def remember(
-    objective, # `REKD`, or `CLS` with a teacher, who answers
-    examples: Examples, # without random augmentation
+    objective, # `REKD`, or `CLS` with a teacher, who answers; one without a teacher, or that cannot remember, stays as it is
+    examples: Examples, # with random augmentation nothing is remembered
     precision: str, # "no", "bf16" or "auto"
-    folder: Path | None = None, # where the answers are kept; None: nowhere
+    folder: Path | None = None, # where the answers are kept for the next run; None: nowhere
 ): # the same object
     "Fill the teacher's cache for all examples: from the file of this teacher, these examples and this precision, or by asking and writing that file."
+    if examples.changes or getattr(objective, "teacher", None) is None or not hasattr(objective, "remember"): return objective
+    objective.teacher.to(make_accelerator(precision).device)
     objective.cache_of = examples.fingerprint()
-    if isinstance(objective.teacher, Rationalist): objective.teacher.read(examples)
     key = f"{fingerprint(objective.teacher)}-{objective.cache_of}-{resolve_precision(precision)}{'-classes' * isinstance(objective, CLS)}"
     file = folder / f"{key}.safetensors" if folder else None
     if file and file.is_file():
@@ -186,18 +186,17 @@ def guide_of(
 # %% ../nbs/hood/run.ipynb #0001d23f
 def make_objective(
     config: RunConfig,
-    data: Data, # its training part, for the teacher to look at once
+    model: RationaleModel, # the student
+    data: Data, # what it will learn from
     teacher: RationaleModel | Rationalist | None = None, # instead of the one that the settings name
-    model: RationaleModel | None = None, # the student, to check that its teacher fits before that looks
-    folder: Path | None = None, # where the teacher's answers are kept for the next run
 ):
-    "The objective of a run, with its teacher. Errors as in `load_teacher`, ModelError for a teacher that does not fit."
-    part, guide = objective_class(config.objective.name), guide_of(config, teacher)
-    if guide is None: return part(**config.objective.options)
-    out = part(teacher=guide.to(make_accelerator(config.train.precision).device), **config.objective.options)
-    if model and hasattr(out, "fits"): out.fits(model)
-    if data.train.changes or not hasattr(out, "remember"): return out
-    return remember(out, data.train, config.train.precision, folder)
+    """The objective of a run, with its teacher, who has not been asked yet.
+    Errors as in `load_teacher`; SettingError, ModelError or DataError if it cannot train this model on these data."""
+    guide = guide_of(config, teacher)
+    out = objective_class(config.objective.name)(**config.objective.options, **({} if guide is None else dict(teacher=guide)))
+    check_objective(out, model, data)
+    if isinstance(guide, Rationalist): guide.read(data.train)
+    return out
 
 # %% ../nbs/hood/run.ipynb #d4ba68b4
 def row_settings(row: dict) -> dict: # as `preset.flat` gives them
@@ -402,11 +401,12 @@ def run(
     out = own_path(out or run_folder(name, objective, start, seed, distilled=guide is not None))
     model, data = prepare(config, seed, changes) # before a first model or a teacher takes its time
     sources = made_from(config, data.rows)
-    if start in BEGINS: begin_from(start, model, data, preset, changes, seed, out, quiet, name)
+    task = make_objective(config, model, data, guide)
     if resume: check_resume(out, config)
+    if start in BEGINS: begin_from(start, model, data, preset, changes, seed, out, quiet, name)
     told = json.dumps(asdict(config)) + "\n"
     keep = lambda epoch: write_text(out / "run.json", told) # `fit` holds the folder then: a refused run writes nothing
-    task = make_objective(config, data, guide, model, out.parent / "teacher-logits")
+    remember(task, data.train, config.train.precision, out.parent / "teacher-logits")
     if getattr(getattr(task, "estimator", None), "starts_blind", False): blind_start(model)
     history = fit(model, data, task, config.train, seed, out, resume, quiet, [keep])
     row = dict(

@@ -21,7 +21,7 @@ from .config import DataSettings, RunConfig, differences, flat
 from .preset import (Preset, STARTS, check_effect, check_start, fitting, objectives as known_objectives,
                          load_preset, no_effect, objective_class, options_of, own_name, read_overrides, resolve, stages)
 from .pretrained import weights_source
-from .run import claimed, content_hash, guide_of, made_from, prepare, row_settings, run, run_folder, this_machine
+from .run import ATTRIBUTION, claimed, content_hash, guide_of, made_from, make_objective, prepare, row_settings, run, run_folder, this_machine
 
 # %% ../nbs/hood/study.ipynb #c5f5ca0d
 def results_file(name: str) -> Path:
@@ -255,17 +255,24 @@ def conflict(
     return (f"{file} holds {len(found)} rows of other settings, the first is {' '.join(map(str, run_id(r))).strip()} with {why}: "
             "give these runs a name of their own (--name NAME), or move that file away")
 
+def own_teacher(config: RunConfig, name: str) -> bool:
+    "Is a run's teacher a run of the same study, which may not be there yet?"
+    return str(config.objective.teacher).removeprefix(ATTRIBUTION).startswith(f"{name}/")
+
 def cannot_start(
     preset: Preset,
+    name: str, # of the results file
     runs: list[dict], # as of `planned`
     changes: dict, # overrides of the whole study, by their whole names
 ) -> str | None: # one line; None if nothing speaks against it
-    "Why runs that are to do cannot start: each model is built on its data, unless data or weights come from the hub."
+    "Why runs that are to do cannot start: each model is built on its data, and its objective with its teacher, unless data or weights come from the hub."
     plan = study_plan(preset)["cells"]
     try:
         found = [(cell_config(preset, plan, r, changes), changes | cell_changes(plan, r)) for r in runs if not r["done"]]
         for c, named in {repr((c.data, c.model, c.train, c.objective)): (c, named) for c, named in found}.values():
-            if data_folder(c.data.name, c.data.starter) and Path(weights_source(c.model.backbone)).is_dir(): prepare(c, 0, named)
+            if data_folder(c.data.name, c.data.starter) and Path(weights_source(c.model.backbone)).is_dir():
+                parts = prepare(c, 0, named)
+                if not own_teacher(c, name): make_objective(c, *parts)
     except RekdError as e: return str(e)
     return None
 
@@ -317,7 +324,7 @@ def study(
     if why := conflict(p, name, changes): raise SettingError(why)
     configs = [cell_config(p, plan["cells"], r, changes) for r in todo if not r["done"]]
     for c in {(c.objective.name, c.objective.teacher): c for c in configs}.values(): # before hours are spent
-        if not str(c.objective.teacher).startswith(f"{name}/"): guide_of(c) # one of this study is not there yet
+        if not own_teacher(c, name): guide_of(c)
     differs = changed_sources(p.made_from, made_from(configs[0])) if configs and p.made_from else []
     if differs: print(f"{'; '.join(differs)}: the rows of {name} were made from others ({p.made_from.get('note', p.file.name)}). New rows are marked.")
     for cell in todo:

@@ -16,6 +16,8 @@ from .processor import unit_sum
 from .model import RationaleModel
 from .context import check_teacher
 from .estimate import relaxed_topk
+from .table import warn_once
+from .rows import Rows
 from .data import Examples
 from .attribute import METHODS, attribute
 
@@ -118,6 +120,19 @@ class SpanFile(Rationalist):
         "DataError for a student of pictures."
         if model.generator.backbone.modality != "text":
             raise DataError(f"{self.file} marks texts, and the student reads pictures: take --teacher attribution:MODEL")
+    def check_rows(self, rows: Rows):
+        "DataError for an id that is no row of the file that is learned from; a warning that counts texts that are in no part of the data."
+        where = rows.where["train"]
+        numbers = {n for part, ds in rows.parts.items() if rows.where[part] == where for n in ds["row"][:]} # val and test may be a part of that file
+        texts = {t for ds in rows.parts.values() for t in ds["input"][:]} if any(isinstance(key, str) for key in self.spans) else set()
+        lost = {key: at for key, (_, at) in self.spans.items() if key not in (texts if isinstance(key, str) else numbers)}
+        for key, at in lost.items():
+            if isinstance(key, int):
+                raise DataError(f"{at}: no text stands in {where} {key}. An id counts as messages count, here from {min(numbers)} to {max(numbers)}: "
+                                "give that number, or the text")
+        if lost:
+            warn_once(f"{next(iter(lost.values()))}: this text is in no part of the data, as {len(lost):,} of {len(self.spans):,} marked texts are: "
+                      "they teach nothing")
     def read(self, examples: Examples):
         "Find the spans of each text. DataError for a text without a line, a phrase that is not in it, or pictures."
         if not examples.text: raise DataError(f"{self.file} marks texts, and the data are pictures: take --teacher attribution:MODEL")
@@ -134,7 +149,9 @@ class SpanFile(Rationalist):
             raise SettingError("a file of spans is asked about texts that it has not seen: call read(data.train) first")
         p = torch.full(batch["valid"].shape, 1 - SURE)
         for row, i in zip(p, batch["index"].tolist()): row[:len(self.marks[i])] += (2 * SURE - 1) * self.marks[i]
-        if "unit" in batch: p = torch.zeros_like(p).scatter_reduce(1, batch["unit"].cpu(), p, "amax") # a word or sentence is marked as its best piece
+        if "unit" in batch: # a word or sentence is marked as its best piece, and says so at all of them, as `RationaleModel.select`
+            at = batch["unit"].cpu()
+            p = torch.full_like(p, 1 - SURE).scatter_reduce(1, at, p, "amax").gather(1, at)
         return torch.stack([1 - p, p], -1).log().to(batch["valid"].device)
 
 # %% ../nbs/hood/teachers.ipynb #d475f085

@@ -1,6 +1,7 @@
 "Teachers that are no select-predict models: a file of spans and a plain classifier, from the command line and in the loop."
 
 import json
+import re
 from pathlib import Path
 import pytest
 import tiny
@@ -132,3 +133,118 @@ def test_a_teacher_of_rationales_is_given_as_an_object_too(home, tmp_path): # no
     assert load_teacher(teacher := SpanFile(file)) is teacher
     with pytest.raises(SettingError, match="teaches rationales"): load_teacher(teacher, selects=False)
     with pytest.raises(MissingError): load_teacher("attribution:gone/model")
+
+
+def data_of(model, augment="paper", n=24):
+    "Texts of two sentences, or pictures, read as `model` reads them."
+    from rekd.data import load_data
+    text = model.generator.backbone.modality == "text"
+    inputs = [f"A {w} film, klam. It was nemo!" for w in (tiny.GOOD + tiny.BAD) * (n // 6)] if text else tiny.images(n, 0)
+    return load_data([(x, tiny.LABELS[i % 2]) for i, x in enumerate(inputs)], model.processor, augment=augment)
+
+
+def unit_model(unit, seed=0, **options):
+    from rekd.model import RationaleModel
+    from rekd.processor import TextProcessor
+    model = tiny.make_model("bigru", seed, **options)
+    return RationaleModel(model.config, TextProcessor(model.processor.tokenizer, 40, unit=unit), model.generator.backbone, model.predictor.backbone)
+
+
+@pytest.mark.parametrize("method", ["class_evidence", "integrated_gradients", "gradient_x_input", "occlusion"])
+@pytest.mark.parametrize("kind", ["piece", "word", "sentence", "paper", "mirror"])
+def test_an_attribution_teaches_where_nothing_is_remembered(kind, method):
+    "A batch of `fit` holds its weight too, a number."
+    from rekd.train import TrainConfig, fit
+    pictures = kind in ("paper", "mirror")
+    make = (lambda seed, **k: tiny.make_model("vit", seed, pool="mean" if method == "class_evidence" else "cls", **k)) if pictures else (
+        lambda seed, **k: unit_model(kind, seed, **k))
+    student = make(0)
+    data = data_of(student, kind if pictures else "paper")
+    assert data.train.changes == (kind == "paper")
+    row = fit(student, data, REKD(Attribution(make(1, selects=False), method)), TrainConfig(epochs=1, batch_size=8, lr=1e-3), quiet=True)[-1]["train"]
+    assert row["kd_r"] > 0 and row["loss"] < float("inf")
+
+
+@pytest.mark.parametrize("unit", ["piece", "word", "sentence"])
+def test_a_unit_is_marked_as_its_best_piece(unit, tmp_path):
+    "Against a loop over words and sentences; and it trains."
+    from rekd.processor import first_pieces
+    from rekd.train import TrainConfig, fit
+    student = unit_model(unit)
+    data = data_of(student)
+    texts = data.train.rows["input"]
+    marks = [[["film, k", 0.5], [3, 4]], [], [["nemo", 0.25]], [["film"], ["klam. It was", 0.75]]]
+    told = {t: marks[i % 4] for i, t in enumerate(dict.fromkeys(texts))}
+    teacher = SpanFile(spans(tmp_path / "s.jsonl", *(dict(text=t, spans=s) for t, s in told.items())))
+    teacher.read(data.train)
+    batch = data.train.collate([data.train[i] for i in range(len(data.train))])
+    logits, able = teacher.select(batch), student.selectable(batch)
+    assert logits.isfinite().all()
+    for i, text in enumerate(texts):
+        places, found = data.train.processor.spans(text), teacher.spans[text][0]
+        of = first_pieces(text, places, unit) if unit != "piece" else list(range(len(places)))
+        for at in {k for k in of if able[i, k]}:
+            best = max(piece_weights(text, [places[j]], found).item() for j, k in enumerate(of) if k == at)
+            for j, k in enumerate(of):
+                if k == at: assert logits[i, j].softmax(-1)[1].item() == pytest.approx(1 - SURE + (2 * SURE - 1) * best, abs=1e-5)
+    row = fit(student, data, REKD(teacher), TrainConfig(epochs=1, batch_size=8, lr=1e-3), quiet=True)[-1]["train"]
+    assert row["kd_r"] > 0 and row["loss"] < float("inf")
+
+
+@pytest.fixture
+def toy(tmp_path, monkeypatch):
+    "A folder with 40 rows to learn from, in the working directory."
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("REKD_RUNS", str(tmp_path / "runs"))
+    Path("toy").mkdir()
+    for part in ("train", "test"):
+        Path(f"toy/{part}.csv").write_text("\n".join(["text,label", *(f"a {('good', 'bad')[i % 2]} film {part} {i},{'yn'[i % 2]}" for i in range(40))]) + "\n")
+    return tmp_path
+
+
+@pytest.mark.parametrize("ids, said", [(range(1, 41), "line 1: no text stands in .*toy/train.csv, line 1. An id counts as messages count, here from 2 to 41"),
+                                       (range(3, 43), "line 40: no text stands in .*train.csv, line 42"), (range(0, 40), "line 1: .*line 0"), (range(2, 42), None)])
+def test_an_id_that_is_no_row_is_named(toy, ids, said):
+    from rekd.data import load_data
+    from rekd.guard import check_objective
+    student = tiny.make_model("bigru")
+    data = load_data("toy", student.processor)
+    teacher = SpanFile(spans("s.jsonl", *(dict(id=i, spans=[[0, 1]]) for i in ids)))
+    if said is None: return check_objective(REKD(teacher), student, data)
+    with pytest.raises(DataError, match=said): check_objective(REKD(teacher), student, data)
+
+
+def test_of_a_single_file_each_row_may_be_marked(toy):
+    from rekd.data import load_data
+    Path("toy/train.csv").rename("one.csv")
+    rows = load_data("one.csv", tiny.text_processor()).rows
+    assert rows.split
+    SpanFile(spans("s.jsonl", *(dict(id=i, spans=[]) for i in range(2, 42)))).check_rows(rows)
+    with pytest.raises(DataError, match="line 1: no text"): SpanFile(spans("s.jsonl", dict(id=42, spans=[]))).check_rows(rows)
+
+
+def test_texts_that_are_in_no_part_are_counted(toy, caplog):
+    from rekd.data import load_data
+    data = load_data("toy", tiny.text_processor())
+    texts = [t for part in data.rows.parts.values() for t in part["input"]]
+    SpanFile(spans("s.jsonl", *(dict(text=t, spans=[]) for t in texts))).check_rows(data.rows) # rows of test may be marked too
+    assert "teach nothing" not in caplog.text
+    SpanFile(spans("s.jsonl", *(dict(text=t, spans=[]) for t in [*texts, "who?", "what?"]))).check_rows(data.rows)
+    assert "s.jsonl, line 81: this text is in no part of the data, as 2 of 82 marked texts are" in caplog.text
+
+
+@pytest.mark.parametrize("teacher, said", [("imdb-small", "must have the same classes"), ("ids.jsonl", "no text stands in .*line 1"), ("few.jsonl", "has no line for .* texts")])
+def test_a_teacher_that_does_not_fit_is_refused_before_a_first_model_is_trained(toy, teacher, said, capsys):
+    spans("ids.jsonl", *(dict(id=i, spans=[]) for i in range(1, 41)))
+    spans("few.jsonl", dict(id=2, spans=[]))
+    setting = ["--set", "dataset=toy", "epochs=1"]
+    with pytest.raises(SystemExit, match=said): main(["train", "demo", "--objective", "rekd", "--start", "warm", "--teacher", teacher, *setting])
+    assert not list(toy.glob("runs/*/cls*"))
+    main(["study", "demo", "--objectives", "rekd", "--name", "mine", "--teacher", teacher, "--dry-run", *setting])
+    assert re.search(f"would not start: .*{said}", capsys.readouterr().out)
+
+
+def test_a_plan_does_not_ask_for_a_teacher_that_the_study_makes(toy, capsys):
+    for teacher in ("mine/re-paper-2025", "attribution:mine/cls-paper-2025"):
+        main(["study", "demo", "--objectives", "rekd", "--name", "mine", "--teacher", teacher, "--dry-run", "--set", "dataset=toy"])
+        assert "would not start" not in capsys.readouterr().out
