@@ -73,7 +73,7 @@ def check_objective(objective, model, data):
                            f"`selects`, got {shown(objective)}")
     if hasattr(objective, "fits"): objective.fits(model)
     teacher = getattr(objective, "teacher", None)
-    if data.rows and hasattr(teacher, "check_rows"): teacher.check_rows(data.rows) # a file of spans
+    if data.rows and (check := getattr(teacher, "check_rows", None)): check(data.rows) # a file of spans
     if any(p.requires_grad for p in _own_weights(objective)):
         raise SettingError("the objective holds weights that would learn, and `fit` trains the model's alone: "
                            "freeze them, or make them a part of the model (model.NAME = ...)")

@@ -58,7 +58,7 @@ def find_model(
     if not isinstance(name, str | Path) or not str(name):
         raise SettingError(f"a model is given as a folder, a preset or a hub id, got {shown(name)}")
     paths, name, presets = settings()["paths"], str(name), preset_files()
-    name = str(own_path(name))
+    if name.startswith("~"): name = str(own_path(name))
     runs, is_model = Path(paths["runs"]) / name, lambda folder: (folder / "config.json").is_file()
     here = next(filter(is_model, (Path(name), Path(name) / "model")), None) # a run's folder has its model in it
     clone, package = shipped("models")
@@ -77,8 +77,8 @@ def find_model(
                            f"run `rekd train {name} --objective re --start warm`, or name another teacher")
     head, _, rest = name.partition("/")
     if rest and (head in presets or (Path(paths["runs"]) / head).is_dir()):
-        done = [f.parts[-3] for f in (Path(paths["runs"]) / head).glob("*/model/config.json")]
-        raise MissingError(f"no run {rest!r} of {head!r} in {paths['runs']}{closest(rest, done)}: it has {', '.join(sorted(done)) or 'none'}")
+        there = [f.parts[-3] for f in (Path(paths["runs"]) / head).glob("*/model/config.json")]
+        raise MissingError(f"no run {rest!r} of {head!r} in {paths['runs']}{closest(rest, there)}: it has {', '.join(sorted(there)) or 'none'}")
     if rest: return name
     if name in IN_REPOSITORY:
         raise MissingError(f"no model {name!r} in {clone}: it comes with the repository, too large for the package, which has {SMALL_MODEL}. "

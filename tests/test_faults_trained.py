@@ -21,6 +21,7 @@ UNMARKED = {
     "callbacks": "asserts only what the callbacks are told",
     "test_answers.py": "asserts what is read and written, of a model that saw a handful of rows",
     "test_judge.py": "looks at masks and gradients, and asserts that rows, table and page agree",
+    "test_cli.py": "asserts what is written, and that two runs of one machine are alike",
     "test_teachers.py": "looks at gradients, and at what is in rows",
     "test_units.py": "looks at gradients, and at what is in rows",
     "test_plugins.py": "every training in it is refused at its first step, or asserts what is in a row",

@@ -133,8 +133,8 @@ def test_warm_start_trains_cls_once(home):
     run("demo", "rekd", seed=1, start="warm", overrides=changes, teacher=str(home / "runs" / "demo" / "re-warm-1" / "model"), quiet=True)
     assert (home / "runs" / "demo" / "cls-paper-1" / "model" / "model.safetensors").stat().st_mtime_ns == first
     assert row["config"]["train"]["sparsity_start"] == 0.5
-    with pytest.raises(ValueError, match="cls-paper-1 was made with model.dropout=0.1, here 0.3"): run("demo", "re", seed=1, start="warm", overrides=changes | dict(dropout=0.3), resume=True)
-    with pytest.raises(ValueError, match="cls-paper-1 was made with train.lr=0.0005, here 0.5"): run("demo", "re", seed=1, start="warm", overrides=changes | dict(lr=0.5), resume=True)
+    with pytest.raises(ValueError, match="cls-paper-1 was made with model.dropout=0.1, here 0.3"): run("demo", "re", seed=1, start="warm", overrides=changes | dict(dropout=0.3))
+    with pytest.raises(ValueError, match="cls-paper-1 was made with train.lr=0.0005, here 0.5"): run("demo", "re", seed=1, start="warm", overrides=changes | dict(lr=0.5))
 
 
 def test_a_setting_of_the_objective_does_not_touch_its_warm_start(home):
