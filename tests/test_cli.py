@@ -305,7 +305,7 @@ def test_a_kill_between_the_renames_of_a_finished_model(home): # noqa: F811
     assert (Path("run") / "model" / "model.safetensors").read_bytes() == whole and not list(Path("run").glob(".model.*"))
 
 
-@pytest.mark.parametrize("call", [["train", "demo", "--set", "dataset=toy\udcfc"], ["train", "demo", "--objective", "re", "--out", "runs\udcfc/a", "--set", "n_test=8", *SHORT], ["evaluate", "m\udcfc"]])
+@pytest.mark.parametrize("call", [["train", "demo", "--set", "dataset=toy\udcfc"], ["train", "demo", "--objective", "re", "--out", "runs\udcfc/a", "--set", "n_test=8", *SHORT], ["evaluate", "imdb-teacher", "--json", "m\udcfc"]])
 def test_a_name_that_no_text_file_can_hold_is_refused_first(home, call, capsys): # noqa: F811
     with pytest.raises(SystemExit, match=r"the name '.*udcfc.*' is not in UTF-8, or the locale is not"): main(call)
     assert "epoch 1" not in capsys.readouterr().err

@@ -830,3 +830,11 @@ def test_a_loss_that_is_not_finite_is_still_a_divergence():
         selects = True
         def __call__(self, model, batch, context): return RE()(model, batch, context)[0] * float("nan"), dict(odd=torch.tensor(float("nan")))
     with pytest.raises(TrainingDiverged, match="loss is nan"): fit(tiny.make_model(), tiny.text_data(), Mine(), TrainConfig(epochs=1), quiet=True)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16])
+def test_a_model_of_another_precision_can_be_saved_and_its_answers_compared(dtype, tmp_path):
+    from rekd.guard import check_saving
+    model, data = tiny.make_model("bert", 1).to(dtype), tiny.text_data()
+    check_saving(model, tmp_path, data.val)
+    assert not list(tmp_path.iterdir())
