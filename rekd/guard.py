@@ -124,9 +124,8 @@ def check_saving(
         mine, again = (named_weights(m)[0] for m in (model, loaded))
         bad = [k for k, v in mine.items() if k not in again or not torch.equal(v.cpu().to(again[k].dtype), again[k])]
         if bad: problem = f"{len(bad)} weights come back other than they were, the first is {bad[0]}"
-        for what, a, b in zip(("", "generator's logits", "predictor's classes"), said, _answers(loaded.to(model.device, said[2].dtype), batch, said[0])):
-            near = max(1e-4, 8 * torch.finfo(a.dtype).eps) * a.abs().max().item()
-            if not (problem or torch.allclose(a, b, rtol=0, atol=near, equal_nan=True)):
+        for what, a, b in zip(("", "generator's logits", "predictor's classes"), said, _answers(loaded.to(model.device, next(model.parameters()).dtype), batch, said[0])):
+            if not (problem or torch.allclose(a, b, rtol=0, atol=1e-4 * a.abs().max().item(), equal_nan=True)):
                 problem = f"the {what} come back other than they were, by {(a - b).abs().max():.2g}: what makes them is not in the configuration"
     except WriteError as e:
         if isinstance(e.__cause__, RuntimeError): problem = str(e.__cause__)
