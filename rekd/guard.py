@@ -120,11 +120,11 @@ def check_saving(
     place, problem = out / ".checkpoint-trial.tmp" if out else Path(tempfile.mkdtemp()), ""
     try:
         model.save_pretrained(place / "model")
-        loaded = type(model).from_pretrained(place / "model")
+        loaded, names = type(model).from_pretrained(place / "model"), ("", "generator's logits", "predictor's classes")
         mine, again = (named_weights(m)[0] for m in (model, loaded))
         bad = [k for k, v in mine.items() if k not in again or not torch.equal(v.cpu().to(again[k].dtype), again[k])]
         if bad: problem = f"{len(bad)} weights come back other than they were, the first is {bad[0]}"
-        for what, a, b in zip(("", "generator's logits", "predictor's classes"), said, _answers(loaded.to(model.device, next(model.parameters()).dtype), batch, said[0])):
+        for what, a, b in zip(names, said, _answers(loaded.to(model.device, next(model.parameters()).dtype), batch, said[0])):
             if not (problem or torch.allclose(a, b, rtol=0, atol=1e-4 * a.abs().max().item(), equal_nan=True)):
                 problem = f"the {what} come back other than they were, by {(a - b).abs().max():.2g}: what makes them is not in the configuration"
     except WriteError as e:
