@@ -46,7 +46,7 @@ def example_noise(
     place = (valid.cumsum(1) - 1).unsqueeze(-1) * each + torch.arange(each, device=valid.device) # (B, L, each) among the real features
     seed = scrambled(batch["index"] + seed_of(*key)).view(-1, 1, 1)
     u = ((scrambled(seed + place * GAMMA) >> 41 & (1 << 23) - 1) + 0.5) * 2 ** -23 # in (0, 1), as fine as float32 is
-    return (-(-u.log()).log() * valid.unsqueeze(-1)).view(like.shape).to(like)
+    return (-(-u.log()).log()).masked_fill(~valid.unsqueeze(-1), 0).view(like.shape).to(like)
 
 # %% ../nbs/hood/context.ipynb #d94ca255
 def _noise(like, batch, context, purpose):

@@ -9,7 +9,7 @@ __all__ = ['settings']
 import configparser, os
 from importlib.resources import files
 from pathlib import Path
-from .errors import MissingError, SettingError, check_name
+from .errors import MissingError, SettingError, check_name, own_path
 
 # %% ../nbs/hood/settings.ipynb #38973b1a
 DEFAULTS = dict(
@@ -60,8 +60,8 @@ def settings() -> dict[str, dict[str, str]]: # sections paths, backbones and dat
     found = {section: values | given.get(section, {}) for section, values in DEFAULTS.items()}
     root = file.parent if file else Path.cwd()
     for key, value in found["paths"].items():
-        if env := os.environ.get(f"REKD_{key.upper()}"): found["paths"][key] = env
-        elif value: found["paths"][key] = str(root / value)
+        if env := os.environ.get(f"REKD_{key.upper()}"): found["paths"][key] = str(own_path(env))
+        elif value: found["paths"][key] = str(root / own_path(value))
     return found
 
 # %% ../nbs/hood/settings.ipynb #5a1c3d71

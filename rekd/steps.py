@@ -141,10 +141,10 @@ class Step(torch.nn.Module):
     "The forward pass of a training step as one module, which `accelerate` can wrap for several processes."
     def __init__(self, model, objective):
         super().__init__()
-        self.model, self.objective = model, objective
+        self.model, self.objective, self.told = model, objective, OBJECTIVES.told(objective)
     def forward(self, batch, context):
         with OBJECTIVES.named(self.objective): answer = self.objective(self.model, batch, context)
-        return _check_answer(answer, OBJECTIVES.told(self.objective))
+        return _check_answer(answer, self.told)
 
 # %% ../nbs/hood/steps.ipynb #bdb92885
 def param_groups(model, objective, config) -> list[dict]: # params, and `scale`: how many times the learning rate

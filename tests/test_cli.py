@@ -232,6 +232,9 @@ def test_a_path_may_begin_at_home_wherever_one_is_given(home, monkeypatch, tmp_p
     model.save_pretrained("~/saved")
     fit(model, "~/rows", RE(), TrainConfig(epochs=1), out="~/fitted", quiet=True)
     for made in ("rows.json", "page.html", "out.jsonl", "report.html", "saved", "fitted"): assert (mine / made).exists(), made
+    monkeypatch.setenv("REKD_RUNS", "~/runs") # as a settings.ini says it, where no shell looks
+    main(["train", "demo", "--objective", "cls", "--set", "dataset=~/rows", *SHORT])
+    assert (mine / "runs" / "demo" / "cls-paper-2025" / "model").is_dir()
     assert not Path("~").exists()
     with pytest.raises(SystemExit, match="no home folder for '~nobody-at-all/run'"): main(["train", "demo", "--out", "~nobody-at-all/run"])
 
