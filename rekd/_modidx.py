@@ -415,6 +415,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                 'rekd.objective.REKD.__call__': ('objective.html#rekd.__call__', 'rekd/objective.py'),
                                 'rekd.objective.REKD.__post_init__': ('objective.html#rekd.__post_init__', 'rekd/objective.py'),
                                 'rekd.objective.REKD.fits': ('objective.html#rekd.fits', 'rekd/objective.py'),
+                                'rekd.objective.REKD.own_classes': ('objective.html#rekd.own_classes', 'rekd/objective.py'),
                                 'rekd.objective.REKD.prediction_loss': ('objective.html#rekd.prediction_loss', 'rekd/objective.py'),
                                 'rekd.objective.REKD.rationale_loss': ('objective.html#rekd.rationale_loss', 'rekd/objective.py'),
                                 'rekd.objective.REKD.remember': ('objective.html#rekd.remember', 'rekd/objective.py'),

@@ -149,7 +149,7 @@ def build_objective(
     "An objective by its name. SettingError for an unknown name or setting, and for a teacher that is missing or has no use."
     part = OBJECTIVES.find(name)
     takes = inspect.signature(part).parameters
-    mine = [k for k in takes if k not in ("teacher", "cache", "cache_of")]
+    mine = [k for k in takes if k != "teacher" and not k.startswith("cache")]
     for key in settings:
         if key not in mine: raise SettingError(f"{name} has no setting {shown(key)}{closest(key, mine)}: it has {', '.join(mine) or 'none'}")
     if "teacher" not in takes:

@@ -184,6 +184,8 @@ class REKD:
     phrase_lambda: float = 0.0 # weight of `phrase_loss`, as in `RE`
     cache: dict = field(default_factory=dict, repr=False, compare=False) # example index -> the teacher's (L, 2) logits, see `remember`
     cache_of: str | None = field(default=None, compare=False) # the fingerprint of the examples in `cache`
+    cache_classes: dict = field(default_factory=dict, repr=False, compare=False) # example index -> the teacher's (C,) class logits from its own rationale
+    cache_sparsity: float | None = field(default=None, compare=False) # the size of those rationales
     selects = True
     def __post_init__(self):
         for name, known in dict(noise=("independent", "shared", "none"), part=("both", "rationale", "prediction"),
@@ -213,14 +215,18 @@ def fits(self: REKD, model: RationaleModel):
 def remember(self: REKD,
     batches, # iterable of batches with `index` (B,), not augmented
     of: str | None = None, # the fingerprint of their examples, for `fit` to compare
+    sparsity: float | None = None, # share in the teacher's rationales: with kd_mask="teacher" its classes from them are remembered too
 ) -> REKD: # itself
-    """Run the teacher's generator over unaugmented batches once, so that training only looks its logits up, by `index`.
+    """Run the teacher over unaugmented batches once, so that training only looks its answers up, by `index`.
     `fit` refuses them for other examples than `of`; a loop of your own has to take care of that itself."""
-    self.cache_of = of
+    self.cache_of, self.cache_sparsity = of, sparsity
     for batch in batches:
         batch = to_device(batch, self.teacher.device)
-        logits, valid = self.teacher.select(batch).cpu(), batch["valid"].cpu()
-        for i, row, v in zip(batch["index"].tolist(), logits, valid): self.cache[i] = row[v]
+        logits = self.teacher.select(batch)
+        for i, row, v in zip(batch["index"].tolist(), logits.cpu(), batch["valid"].cpu()): self.cache[i] = row[v]
+        if sparsity is None or self.kd_mask == "student" or not hasattr(self.teacher, "selectable"): continue
+        own = topk_mask(logits[..., 1] - logits[..., 0], self.teacher.selectable(batch), sparsity)
+        self.cache_classes.update(zip(batch["index"].tolist(), self.teacher.predict(batch, own).cpu()))
     return self
 
 # %% ../nbs/05_objective.ipynb #8b7cc704
@@ -236,6 +242,15 @@ def teacher_logits(self: REKD,
     logits = rows.new_zeros(*valid.shape, 2)
     logits[valid.cpu()] = rows
     return logits.to(valid.device)
+
+@patch
+def own_classes(self: REKD,
+    batch: dict, # index (B,)
+    sparsity: float, # of the rationales
+) -> Tensor | None: # (B, C)
+    "The teacher's class logits from its own rationales, if they are remembered at this size."
+    if not self.cache_classes or sparsity != self.cache_sparsity: return None
+    return torch.stack([self.cache_classes[i] for i in batch["index"].tolist()]).to(batch["valid"].device)
 
 # %% ../nbs/05_objective.ipynb #e39a3bd2
 @patch
@@ -264,9 +279,11 @@ def prediction_loss(self: REKD,
     mask: Tensor, # (B, L) the rationale that the teacher reads
     batch: dict,
     T: float, # temperature
+    theirs: Tensor | None = None, # (B, C) the teacher's class logits; asked for if None
 ) -> Tensor: # nats for each of the classes, without the T^2
     "L_y of each example, between the teacher's and the student's classes; a teacher that reads one rationale an example is asked once."
-    with torch.no_grad(): theirs = self.teacher.to(mask.device).predict(batch, mask)
+    if theirs is None:
+        with torch.no_grad(): theirs = self.teacher.to(mask.device).predict(batch, mask)
     theirs = theirs.repeat(len(classes) // len(theirs), 1)
     return prediction_kd_loss(classes, theirs, T, self.hard, each=True)
 
@@ -295,7 +312,7 @@ def __call__(self: REKD, model: RationaleModel, batch: dict, context: StepContex
         parts.update(found)
         if self.part == "rationale" or self.alpha == 1: return weigh(re, none, none)
         read, of = (mask, many) if self.kd_mask == "student" else (best_of_teacher, batch)
-        kd_y = self.prediction_loss(classes, read, of, context.T)
+        kd_y = self.prediction_loss(classes, read, of, context.T, self.own_classes(of, context.sparsity))
         parts["kd_y"] = kd_y.mean()
         return weigh(re, none, kd_y)
     loss = ask_estimator(self, find_estimator(self.estimator), logits, selectable, context, loss_of_each)

@@ -145,28 +145,36 @@ def load_teacher(
     return REKD(model).teacher if selects else model.eval() # REKD looks whether it can be one
 
 # %% ../nbs/hood/run.ipynb #2d9626e8
+CLASSES = "classes " # before an example's number: what the teacher says from its own rationale
+
 def remember(
     objective, # `REKD`, or `CLS` with a teacher, who answers; one without a teacher, or that cannot remember, stays as it is
     examples: Examples, # with random augmentation nothing is remembered
     precision: str, # "no", "bf16" or "auto"
     folder: Path | None = None, # where the answers are kept for the next run; None: nowhere
+    sparsity: float | None = None, # of the teacher's rationales, if it reads its own
 ): # the same object
     "Fill the teacher's cache for all examples: from the file of this teacher, these examples and this precision, or by asking and writing that file."
     if examples.changes or getattr(objective, "teacher", None) is None or not hasattr(objective, "remember"): return objective
     objective.teacher.to(make_accelerator(precision).device)
-    objective.cache_of = examples.fingerprint()
-    key = f"{fingerprint(objective.teacher)}-{objective.cache_of}-{resolve_precision(precision)}{'-classes' * isinstance(objective, CLS)}"
+    objective.cache_of, own = examples.fingerprint(), {}
+    if getattr(objective, "kd_mask", "student") == "teacher": own = dict(sparsity=sparsity)
+    what = "-classes" * isinstance(objective, CLS) + "".join(f"-{value}" for value in own.values())
+    key = f"{fingerprint(objective.teacher)}-{objective.cache_of}-{resolve_precision(precision)}{what}"
     file = folder / f"{key}.safetensors" if folder else None
     if file and file.is_file():
-        objective.cache = {int(i): row for i, row in load_file(file).items()}
+        kept = load_file(file)
+        objective.cache = {int(i): row for i, row in kept.items() if not i.startswith(CLASSES)}
+        if own: objective.cache_classes, objective.cache_sparsity = {int(i.removeprefix(CLASSES)): row for i, row in kept.items() if i.startswith(CLASSES)}, sparsity
         return objective
     lengths = examples.lengths * (len(examples.numbers) // len(examples)) # a mirror image is as long as the image
-    with make_accelerator(precision).autocast(): objective.remember(loader(examples, make_batches(lengths, 64)), objective.cache_of)
+    with make_accelerator(precision).autocast(): objective.remember(loader(examples, make_batches(lengths, 64)), objective.cache_of, **own)
     if file and is_main():
         tmp = file.with_name(f".{key}.{os.getpid()}.tmp")
         with writing(file):
             file.parent.mkdir(parents=True, exist_ok=True)
-            save_file({str(i): row for i, row in objective.cache.items()}, tmp)
+            classes = {f"{CLASSES}{i}": row for i, row in objective.cache_classes.items()} if own else {}
+            save_file({str(i): row for i, row in objective.cache.items()} | classes, tmp)
             tmp.replace(file)
     return objective
 
@@ -406,7 +414,7 @@ def run(
     if start in BEGINS: begin_from(start, model, data, preset, changes, seed, out, quiet, name)
     told = json.dumps(asdict(config)) + "\n"
     keep = lambda epoch: write_text(out / "run.json", told) # `fit` holds the folder then: a refused run writes nothing
-    remember(task, data.train, config.train.precision, out.parent / "teacher-logits")
+    remember(task, data.train, config.train.precision, out.parent / "teacher-logits", model.config.sparsity)
     if getattr(getattr(task, "estimator", None), "starts_blind", False): blind_start(model)
     history = fit(model, data, task, config.train, seed, out, resume, quiet, [keep])
     row = dict(

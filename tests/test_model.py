@@ -245,6 +245,21 @@ def test_the_teacher_may_predict_from_its_own_rationale(text_model):
     with pytest.raises(ValueError, match="kd_mask"): REKD(teacher, kd_mask="both")
 
 
+@torch.no_grad()
+def test_what_a_teacher_says_from_its_own_rationale_is_remembered_at_its_size(text_model, monkeypatch):
+    teacher, data, model = make_model("bert", 1), tiny.text_data(), copy.deepcopy(text_model).eval()
+    batch = data.train.collate([data.train[i] for i in (5, 11, 2)])
+    at = dataclasses.replace(AT, seed=3)
+    asked, wider = (REKD(teacher, kd_mask="teacher")(model, batch, a)[1]["kd_y"].item() for a in (at, dataclasses.replace(at, sparsity=0.9)))
+    assert wider != asked # so that the size matters
+    told = REKD(teacher, kd_mask="teacher").remember([data.train.collate([data.train[i] for i in range(24)])], sparsity=at.sparsity)
+    assert told(model, batch, dataclasses.replace(at, sparsity=0.9))[1]["kd_y"].item() == pytest.approx(wider, abs=1e-6)
+    plain = type(teacher).predict
+    monkeypatch.setattr(type(teacher), "predict", lambda who, batch, mask: pytest.fail("the teacher was asked again") if who is teacher else plain(who, batch, mask))
+    assert told(model, batch, at)[1]["kd_y"].item() == pytest.approx(asked, abs=1e-6)
+    assert not REKD(teacher).remember([batch], sparsity=at.sparsity).cache_classes # it reads the student's mask, which changes
+
+
 # --- saving ---
 
 def same(a, b):

@@ -279,11 +279,17 @@ def test_a_teacher_is_asked_about_each_image_and_its_mirror_image_once(tmp_path,
     from rekd.objective import REKD
     teacher, examples = tiny.make_model("vit", 1), tiny.image_examples(6, 0, mirror=True)
     asked = remember(REKD(teacher), examples, "no", tmp_path)
-    monkeypatch.setattr(REKD, "remember", lambda *a: pytest.fail("asked again"))
+    monkeypatch.setattr(REKD, "remember", lambda *a, **k: pytest.fail("asked again"))
     looked_up = remember(REKD(teacher), examples, "no", tmp_path)
     assert looked_up.cache.keys() == set(range(12)) and all(torch.equal(row, asked.cache[i]) for i, row in looked_up.cache.items())
     batch = examples.collate([examples[i] for i in (2, 8)])
     torch.testing.assert_close(looked_up.teacher_logits(batch), teacher.select(batch), atol=1e-6, rtol=0)
+    monkeypatch.undo()
+    own = [remember(REKD(teacher, kd_mask="teacher"), examples, "no", tmp_path, share) for share in (0.5, 0.5, 0.2)]
+    assert all(torch.equal(own[0].cache_classes[i], own[1].cache_classes[i]) for i in range(12)) and own[1].cache_sparsity == 0.5 and own[2].cache_sparsity == 0.2
+    assert not torch.equal(own[0].cache_classes[0], own[2].cache_classes[0]) and len(list(tmp_path.iterdir())) == 3
+    monkeypatch.setattr(REKD, "remember", lambda *a, **k: pytest.fail("asked again"))
+    assert remember(REKD(teacher, kd_mask="teacher"), examples, "no", tmp_path, 0.2).cache_classes.keys() == set(range(12))
     for other in ((REKD(tiny.make_model("vit", 2)), examples, "no"), (REKD(teacher), tiny.image_examples(6, 1, mirror=True), "no"), (REKD(teacher), examples, "bf16")):
         with pytest.raises(pytest.fail.Exception, match="asked again"): remember(*other, tmp_path)
 
