@@ -164,8 +164,10 @@ def remember(
     file = folder / f"{key}.safetensors" if folder else None
     if file and file.is_file():
         kept = load_file(file)
-        objective.cache = {int(i): row for i, row in kept.items() if not i.startswith(CLASSES)}
-        if own: objective.cache_classes, objective.cache_sparsity = {int(i.removeprefix(CLASSES)): row for i, row in kept.items() if i.startswith(CLASSES)}, sparsity
+        objective.cache = {int(i): row for i, row in kept.items() if i.isdigit()}
+        if own:
+            objective.cache_classes = {int(i.removeprefix(CLASSES)): row for i, row in kept.items() if not i.isdigit()}
+            objective.cache_sparsity = sparsity
         return objective
     lengths = examples.lengths * (len(examples.numbers) // len(examples)) # a mirror image is as long as the image
     with make_accelerator(precision).autocast(): objective.remember(loader(examples, make_batches(lengths, 64)), objective.cache_of, **own)
