@@ -31,6 +31,7 @@ class TrainConfig:
     batch_size: int = 32 # of all processes together
     lr: float = 1e-5 # AdamW
     head_lr: float | None = None # of the predictor's head, which starts from nothing; None for the same
+    generator_head_lr: float | None = None # of the generator's head; None for `lr`. A blind start needs it: that head starts from zero
     weight_decay: float = 0.0
     warmup: float = 0.0 # share of the steps in which the rate rises from 0
     decay: bool = False # let the rate fall linearly to 0 after the warm-up
@@ -52,7 +53,7 @@ class TrainConfig:
         check("[1, inf)", "epochs batch_size T_every checkpoint_every", whole=True)
         check("[0, inf)", "num_workers", whole=True)
         check("(0, inf)", "lr T_start T_end" + " clip" * (self.clip is not None)
-              + " head_lr" * (self.head_lr is not None))
+              + "".join(f" {name}" for name in ("head_lr", "generator_head_lr") if getattr(self, name) is not None))
         check("[0, inf)", "weight_decay")
         check("[0, 1]", "warmup sparsity_share")
         if self.sparsity_start is not None: check("(0, 1]", "sparsity_start")
@@ -148,13 +149,13 @@ class Step(torch.nn.Module):
 
 # %% ../nbs/hood/steps.ipynb #bdb92885
 def param_groups(model, objective, config) -> list[dict]: # params, and `scale`: how many times the learning rate
-    "For the optimizer: the weights that learn, the predictor's head apart. What you froze stays frozen."
+    "For the optimizer: the weights that learn, the heads with a rate of their own apart. What you froze stays frozen."
     idle = set() if objective.selects else {id(p) for p in model.generator.parameters()}
-    head = {id(p) for p in model.predictor.head.parameters()}
-    groups: dict[bool, list] = {False: [], True: []}
-    for p in model.parameters():
-        if p.requires_grad and id(p) not in idle: groups[id(p) in head].append(p)
-    return [dict(params=groups[False], scale=1.0), dict(params=groups[True], scale=(config.head_lr or config.lr) / config.lr)]
+    heads = [({id(p) for p in model.predictor.head.parameters()}, config.head_lr)]
+    if config.generator_head_lr and objective.selects: heads.append(({id(p) for p in model.generator.head.parameters()}, config.generator_head_lr))
+    learns = [p for p in model.parameters() if p.requires_grad and id(p) not in idle]
+    rest = [p for p in learns if not any(id(p) in head for head, _ in heads)]
+    return [dict(params=rest, scale=1.0), *(dict(params=[p for p in learns if id(p) in head], scale=(lr or config.lr) / config.lr) for head, lr in heads)]
 
 # %% ../nbs/hood/steps.ipynb #ccde1048
 def share_of(

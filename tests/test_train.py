@@ -592,9 +592,20 @@ def test_the_predictors_head_has_a_rate_of_its_own():
         assert moved == ({"predictor.head.weight", "predictor.head.bias"} if moves else set())
 
 
+def test_the_generators_head_has_a_rate_of_its_own():
+    "From the blind start its last layer is zero, and what is behind it learns only once that has moved."
+    model, data = make_model("bert"), tiny.text_data()
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    fit(model, data, RE(0.01), TrainConfig(epochs=1, batch_size=8, lr=1e-12, generator_head_lr=1e-2))
+    moved = {k for k, v in model.state_dict().items() if (v - before[k]).abs().max() > 1e-6}
+    assert moved == {k for k in before if k.startswith("generator.head.")}
+    fit(make_model("bert"), data, CLS(), TrainConfig(epochs=1, batch_size=8, generator_head_lr=1e-2)) # it has nothing to learn there
+
+
 @pytest.mark.parametrize("bad", [0, -1e-3, "1e-3", float("nan")])
 def test_a_head_rate_that_makes_no_sense_is_refused(bad):
-    with pytest.raises(SettingError, match="head_lr"): TrainConfig(head_lr=bad)
+    for name in ("head_lr", "generator_head_lr"):
+        with pytest.raises(SettingError, match=f"^{name} "): TrainConfig(**{name: bad})
 
 
 def test_an_objective_may_hold_an_array(tmp_path, text_data):
