@@ -125,7 +125,7 @@ def _text_html(text: str, spans: list, mask: list[int], scores: list[float], sco
         style = _KEPT + shade(s) if m else _PARTLY if (a, b) in readable else _FADED
         tag, a = "mark" if m else "span", max(a, at)
         joins = m and before is not None and text[at:a].isspace()
-        out += [plain(text[at:a], f"background:{shade(min(before, s))}") if joins else plain(text[at:a]),
+        out += [plain(text[at:a], f"font-weight:600;background:{shade(min(before, s))}") if joins else plain(text[at:a]),
                 f'<{tag} style="{style}" title="{scored} {s:.2f}">{html.escape(text[a:b])}</{tag}>']
         at, before = b, s if m else None
     return "".join(out) + plain(text[at:], _FADED if read_length(text, spans) == len(text) else _UNREAD)

@@ -29,12 +29,12 @@ def make_app(
         return drawn, {name: e.to_dict() for name, e in found.items()}
     with gradio.Blocks(title="Rationales", analytics_enabled=False) as app:
         gradio.Markdown(f"# Rationales of {', '.join(models)}\n\n{INTRODUCTION}")
-        source = gradio.Textbox(label="Your text", lines=4) if text else gradio.Image(label="Your picture", type="pil")
+        source = gradio.Textbox(label="Your text", lines=4, placeholder="Type or paste one.") if text else gradio.Image(label="Your picture", type="pil")
         share = gradio.Slider(1, 100, value=100 * first.config.sparsity, step=1, label="Share that each model may keep (%)")
-        drawn = gradio.HTML()
+        drawn = gradio.HTML(answers(models, None, 1)[0]) # the page begins with a sentence, not with a gap
         with gradio.Accordion("As data", open=False): data = gradio.JSON()
         if examples: gradio.Examples([[e] for e in examples], [source])
         asked = dict(fn=explain, inputs=[source, share], outputs=[drawn, data])
         source.change(**asked, api_name="explain")
-        share.release(**asked, api_name=False)
+        share.change(**asked, api_name=False) # `release` would miss its keys, its box and its reset button
     return app

@@ -1,6 +1,7 @@
 "The widget and the served page, where their extras are installed."
 import socket
 import sys
+from unittest.mock import MagicMock
 
 import pytest
 import tiny
@@ -61,6 +62,19 @@ def test_served_page_answers_a_client(text_model):
         html, data = ask.predict("  ", 50, api_name="/explain")
         assert "nothing to explain" in html and data == {}
     finally: app.close()
+
+
+def test_served_page_listens_to_every_change(text_model, monkeypatch):
+    "A slider has keys, a box for a number and a reset button beside the mouse. Here gradio is a stub that notes what it is asked for."
+    gradio = MagicMock()
+    monkeypatch.setitem(sys.modules, "gradio", gradio)
+    from rekd.serve import make_app
+    make_app({"a": text_model})
+    (first,), _ = gradio.HTML.call_args
+    assert "nothing to explain" in first
+    for part in (gradio.Textbox.return_value, gradio.Slider.return_value):
+        drawn, data = part.change.call_args.kwargs["fn"]("good klm dull kala", 50)
+        assert "<mark" in drawn and sum(data["a"]["mask"]) == 2
 
 
 def test_serve_refuses_in_one_line(tmp_path):

@@ -76,6 +76,13 @@ def test_stronger_ground_for_surer_pieces():
     assert light == sorted(light, reverse=True) and len(set(light)) == 4
 
 
+def test_two_kept_words_are_one_bar():
+    "What stands between them has their ground and their weight: another weight may come from another font, which is higher or lower."
+    drawn = _text_html("the very good", [(0, 3), (4, 8), (9, 13)], [0, 1, 1], [.1, .9, .8])
+    blank = re.search(r'<span style="([^"]*)"> </span><mark style="[^"]*" title="[^"]*">good', drawn)[1]
+    assert "background:" in blank and "font-weight:600" in blank and drawn.count("font-weight:600") == 3
+
+
 def test_human_rationale():
     text = "A dull, dull film. The end is <b>superb</b>."
     by_words, by_spans = human_rationale(text, ["dull", "superb"], "bad"), human_rationale(text, [(2, 6), (8, 12), (33, 39)], "bad")
