@@ -14,14 +14,20 @@ from .processor import to_rgb
 from .rows import SPLIT_SEED, read_data, some_rows
 
 # %% ../nbs/hood/crowd.ipynb #3e714211
+def _scaled(
+    image, # of PIL
+    side: int, # pixels
+) -> np.ndarray: # (side, side, 3) uint8
+    "A picture as a square."
+    return np.asarray(to_rgb(image).resize((side, side)))
+
 def _patches(
     image, # of PIL
     inner: int, # patches a side
     patch: int, # pixels a side of a patch
 ) -> np.ndarray: # (inner, inner, patch, patch, 3) uint8
     "A picture, cut."
-    pixels = np.asarray(to_rgb(image).resize((inner * patch,) * 2))
-    return pixels.reshape(inner, patch, inner, patch, 3).swapaxes(1, 2)
+    return _scaled(image, inner * patch).reshape(inner, patch, inner, patch, 3).swapaxes(1, 2)
 
 # %% ../nbs/hood/crowd.ipynb #56210adf
 @register_dataset("crowd")
@@ -34,11 +40,13 @@ class Crowd:
         side: int = 8, # patches a side of a frame
         inner: int = 3, # patches a side of the picture
         patch: int = 14, # pixels a side of a patch
+        others: int = 32, # pixels a side of the pictures that fragments are cut from; at inner * patch no patch tells by its scale
     ):
         for name, n in dict(n_train=n_train, n_test=n_test, inner=inner, patch=patch).items(): check_number(name, n, "[1, inf)", whole=True)
+        check_number("others", others, f"[{patch}, inf)", whole=True)
         check_number("side", side, f"[{inner + 1}, inf)", whole=True)
-        self.of, self.sizes, self.side, self.inner, self.patch = of, dict(train=n_train, test=n_test), side, inner, patch
-        self.train = np.zeros(0) # the cut pictures of train, for `fresh`
+        self.of, self.sizes, self.side, self.inner, self.patch, self.others = of, dict(train=n_train, test=n_test), side, inner, patch, others
+        self.train = self.whole = np.zeros(0) # the pictures of train, cut and whole, for `fresh`
     def __call__(self, part: str) -> list[dict] | None: # image, label, evidence (side * side,) 0/1
         "The frames of a part; None for val, which is a share of train."
         if part not in self.sizes: return None
@@ -46,18 +54,19 @@ class Crowd:
         rows = some_rows(read.parts[part], self.sizes[part], SPLIT_SEED)
         if "string" in rows.features["input"].dtype: raise DataError(f"a crowd is made of pictures, and {self.of} holds texts")
         if len(rows) < 2: raise DataError(f"a crowd needs two pictures or more, and the part {part} of {self.of} has {len(rows)}")
-        cut = np.stack([_patches(image, self.inner, self.patch) for image in rows["input"]])
-        if part == "train": self.train = cut
-        made = [self.frame(cut, i, np.random.default_rng([len(part), i])) for i in range(len(cut))]
+        cut, whole = (np.stack(x) for x in zip(*((_patches(image, self.inner, self.patch), _scaled(image, self.others)) for image in rows["input"])))
+        if part == "train": self.train, self.whole = cut, whole
+        made = [self.frame(cut, whole, i, np.random.default_rng([len(part), i])) for i in range(len(cut))]
         return [dict(image=image, label=read.labels[k], evidence=place) for (image, place), k in zip(made, rows["label"])]
     def fresh(self, row: int, seed: int):
         "Another frame of the same picture of train."
-        return self.frame(self.train, row, np.random.default_rng([row, seed]), mirror=True)[0]
+        return self.frame(self.train, self.whole, row, np.random.default_rng([row, seed]), mirror=True)[0]
 
 # %% ../nbs/hood/crowd.ipynb #4a30cbbe
 @patch
 def frame(self: Crowd,
     cut: np.ndarray, # (N, inner, inner, patch, patch, 3) all pictures of a part
+    whole: np.ndarray, # (N, others, others, 3) the same pictures, to cut fragments from
     i: int, # which one
     rng: np.random.Generator,
     mirror: bool = False, # by a coin
@@ -65,8 +74,10 @@ def frame(self: Crowd,
     "One picture at a random place among fragments of others."
     from PIL import Image
     side, inner = self.side, self.inner
-    others = (i + rng.integers(1, len(cut), (side, side))) % len(cut) # any picture but this
-    out = cut[others, rng.integers(inner, size=(side, side)), rng.integers(inner, size=(side, side))]
+    which = (i + rng.integers(1, len(cut), (side, side))) % len(cut) # any picture but this
+    y, x = rng.integers(self.others - self.patch + 1, size=(2, side, side, 1, 1)) # where in them
+    pixel = np.arange(self.patch)
+    out = whole[which[..., None, None], y + pixel[:, None], x + pixel]
     top, left = rng.integers(side - inner + 1, size=2)
     one = cut[i][:, ::-1, :, ::-1] if mirror and rng.integers(2) else cut[i]
     out[top:top + inner, left:left + inner] = one

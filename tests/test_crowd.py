@@ -10,7 +10,7 @@ from rekd.cli import main
 from rekd.crowd import Crowd
 from rekd.data import load_data
 from rekd.documents import pointing, true_features
-from rekd.errors import DataError
+from rekd.errors import DataError, SettingError
 from rekd.processor import ImageProcessor
 from rekd.registry import DATASETS, register_dataset
 from rekd.rows import is_dataset_name, read_data
@@ -47,6 +47,18 @@ def test_a_fresh_frame_holds_the_row_s_own_picture_once(small):
             assert len(found) == 4 and {f - found[0] for f in found} == {0, 1, 4, 5}
             places.add(found[0])
     assert len(places) > 6 # of nine
+
+
+@pytest.mark.parametrize("others", [4, 7, 16])
+def test_fragments_are_windows_of_other_pictures(home, others): # noqa: F811
+    crowd = Crowd("cifar10", side=4, inner=2, patch=4, others=others)
+    rows = crowd("train")
+    windows = [{w[y:y + 4, x:x + 4].tobytes() for y in range(others - 3) for x in range(others - 3)} for w in crowd.whole]
+    for i, row in enumerate(rows):
+        frame = np.asarray(row["image"]).reshape(4, 4, 4, 4, 3).swapaxes(1, 2).reshape(16, 4, 4, 3)
+        elsewhere = set().union(*(w for j, w in enumerate(windows) if j != i))
+        assert all(f.tobytes() in elsewhere for f, inside in zip(frame, row["evidence"]) if not inside)
+    with pytest.raises(SettingError, match="others"): Crowd("cifar10", side=4, inner=2, patch=4, others=3)
 
 
 def test_pointing_counts_the_kept_patches_on_the_picture(small):
