@@ -8,6 +8,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                               'rekd.answers._made': ('hood/answers.html#_made', 'rekd/answers.py'),
                               'rekd.answers._read_picture': ('hood/answers.html#_read_picture', 'rekd/answers.py'),
                               'rekd.answers._started': ('hood/answers.html#_started', 'rekd/answers.py'),
+                              'rekd.answers._table_target': ('hood/answers.html#_table_target', 'rekd/answers.py'),
                               'rekd.answers._write_page': ('hood/answers.html#_write_page', 'rekd/answers.py'),
                               'rekd.answers.its_data': ('hood/answers.html#its_data', 'rekd/answers.py'),
                               'rekd.answers.its_row': ('hood/answers.html#its_row', 'rekd/answers.py'),

@@ -303,12 +303,10 @@ def _started(command: Explain, out: Path, file: Path, kind: str, model, made: di
     if not same: raise SettingError(f"{file} has {n} answers, and the last one is not what {command.model} says of row {n} now: name another --out")
     return n, end
 
-# %% ../nbs/hood/answers.ipynb #3af85b70
-def _explain_table(command: Explain, table: Path):
-    "An answer for each row of a table, written as they come."
-    from tqdm.auto import tqdm
-    from rekd.inputs import check_selects
-    from rekd.stream import ENDINGS, cell_reader, count_rows, lines_to_parquet, name_of, row_cells, table_answers, write_answers
+# %% ../nbs/hood/answers.ipynb #6c635e8e
+def _table_target(command: Explain, table: Path) -> tuple[Path | None, str]: # where the answers go, None for the terminal; and the ending
+    "SettingError for options that do not go together, or an OUT that cannot be."
+    from rekd.stream import ENDINGS
     if given := [k for k in ("text", "text_file", "image", "html") if getattr(command, k) is not None]:
         raise SettingError(f"--{given[0].replace('_', '-')} is for one input, and --csv for a table of them: leave one out")
     check_number("--batch-size", command.batch_size, "[1, inf)", whole=True)
@@ -318,6 +316,15 @@ def _explain_table(command: Explain, table: Path):
     if command.resume and (not out or str(table) == "-"): raise SettingError("--resume needs a table and an --out that are files")
     if command.json and kind not in (".jsonl", ".ndjson"): raise SettingError(f"--json asks for JSON lines, --out for {kind}: leave one out")
     if out and out.exists() and table.exists() and out.samefile(table): raise SettingError(f"{out} is the table itself: name another --out")
+    return out, kind
+
+# %% ../nbs/hood/answers.ipynb #3af85b70
+def _explain_table(command: Explain, table: Path):
+    "An answer for each row of a table, written as they come."
+    from tqdm.auto import tqdm
+    from rekd.inputs import check_selects
+    from rekd.stream import cell_reader, count_rows, lines_to_parquet, name_of, row_cells, table_answers, write_answers
+    out, kind = _table_target(command, table)
     ready(out)
     parquet, lines = out if kind == ".parquet" else None, out
     if parquet: lines, kind = parquet.with_name(parquet.name + ".part"), ".jsonl"

@@ -120,6 +120,13 @@ def difference(
         worst = max(worst, *((a - torch.from_numpy(b)).abs().max().item() for a, b in zip(mine[:2], theirs)))
     return worst
 
+# %% ../nbs/hood/export.ipynb #636cbdeb
+def _to_int8(model: RationaleModel, whole: Path, small: Path) -> float:
+    "Store weights in eight bits; the largest difference that this makes."
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+    with _quietly(): quantize_dynamic(str(whole), str(small), weight_type=QuantType.QInt8, per_channel=True)
+    return difference(model, small)
+
 # %% ../nbs/hood/export.ipynb #e6b90013
 def export_onnx(
     model: RationaleModel,
@@ -148,9 +155,3 @@ def export_onnx(
         onnx.helper.set_model_props(graph, dict(labels="\n".join(model.config.labels), sparsity=str(model.config.sparsity), max_length=longest))
         write_file(at, graph.SerializeToString())
     return dict(megabytes=at.stat().st_size / 2 ** 20, difference=found)
-
-def _to_int8(model: RationaleModel, whole: Path, small: Path) -> float:
-    "Store weights in eight bits; the largest difference that this makes."
-    from onnxruntime.quantization import QuantType, quantize_dynamic
-    with _quietly(): quantize_dynamic(str(whole), str(small), weight_type=QuantType.QInt8, per_channel=True)
-    return difference(model, small)

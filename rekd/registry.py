@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
+from fastcore.basics import patch
 from .errors import MissingError, RekdError, SettingError, closest, one_line, own_path, shown
 
 # %% ../nbs/hood/registry.ipynb #e94ce4b1
@@ -46,19 +47,6 @@ class Registry(dict[str, Any]):
         if name in self or name in self.known(): return self[name]
         raise SettingError(f"unknown {self.what} {shown(name)}{closest(str(name), self)}: expected one of {', '.join(self)}. "
                            "One of your own needs its plugin: --plugin MODULE, or rekd.registry.load_plugins")
-    def told(self, part) -> str: # such as "the estimator 'mine' of /home/me/mine.py"
-        "What to call a part, or an object of its class, in a message."
-        name = next((n for n, p in self.items() if p is part or p is type(part)), getattr(part, "__name__", type(part).__name__))
-        module = getattr(part, "__module__", None) or "__main__"
-        return f"the {self.what} {name!r} of {getattr(sys.modules.get(module), '__file__', None) or module}"
-    @contextmanager
-    def named(self, part):
-        "While a registered part of one's own is at work, its errors are SettingErrors that name it."
-        own = any(p is part or p is type(part) for p in self.values()) and not str(getattr(part, "__module__", "")).startswith("rekd.")
-        try: yield
-        except Exception as e:
-            if not own or isinstance(e, RekdError | MemoryError) or type(e).__name__ == "OutOfMemoryError": raise # torch has its own
-            raise SettingError(f"{self.told(part)} fails: {type(e).__name__}: {one_line(e)}") from e
 
 # %% ../nbs/hood/registry.ipynb #362b0076
 BACKBONES = Registry("backbone") # `model_type` of a `Backbone.config` -> what builds it
@@ -71,6 +59,24 @@ register_backbone = BACKBONES.register
 register_objective = OBJECTIVES.register
 register_estimator = ESTIMATORS.register
 register_dataset = DATASETS.register
+
+# %% ../nbs/hood/registry.ipynb #a5d2e144
+@patch
+def told(self: Registry, part) -> str: # such as "the estimator 'mine' of /home/me/mine.py"
+    "What to call a part, or an object of its class, in a message."
+    name = next((n for n, p in self.items() if p is part or p is type(part)), getattr(part, "__name__", type(part).__name__))
+    module = getattr(part, "__module__", None) or "__main__"
+    return f"the {self.what} {name!r} of {getattr(sys.modules.get(module), '__file__', None) or module}"
+
+@patch
+@contextmanager
+def named(self: Registry, part):
+    "While a registered part of one's own is at work, its errors are SettingErrors that name it."
+    own = any(p is part or p is type(part) for p in self.values()) and not str(getattr(part, "__module__", "")).startswith("rekd.")
+    try: yield
+    except Exception as e:
+        if not own or isinstance(e, RekdError | MemoryError) or type(e).__name__ == "OutOfMemoryError": raise # torch has its own
+        raise SettingError(f"{self.told(part)} fails: {type(e).__name__}: {one_line(e)}") from e
 
 # %% ../nbs/hood/registry.ipynb #ec3ca349
 def load_plugins(

@@ -63,6 +63,7 @@ def _span(span, where: str) -> tuple[str | tuple[int, int], float]: # phrase or 
                         f"got {shown(span)}")
     return place[0] if n == 1 else tuple(place), float(weight)
 
+# %% ../nbs/hood/teachers.ipynb #45bc375d
 def read_spans(
     file: str | Path, # JSON lines
 ) -> dict[str | int, tuple[list, str]]: # text or number of the row -> its spans as phrase or characters with a weight, and where they stand
