@@ -1,6 +1,8 @@
 "The benchmark of speed runs; what it measures is no test."
 
 import importlib.util
+import json
+import re
 from pathlib import Path
 
 
@@ -14,3 +16,12 @@ def test_the_quick_mode_runs_all_ways():
     assert all(r["ratio"] > 0 and r["share_of_limit"] > 0 for r in rows) and Path("speed.json").is_file()
     speed.main(["--quick", "--growth", "growth.png"])
     assert Path("growth.png").stat().st_size > 10_000
+
+
+def test_the_guide_says_what_the_benchmark_printed():
+    printed = dict(re.findall(r"^((?:text|image) +\S+ +\(\S+\)) .* ([\d.]+) x \(a\)", (Path(__file__).parents[1] / "benchmarks" / "speed.txt").read_text(), re.M))
+    ratio = {tuple(k.split()): v for k, v in printed.items()}
+    guide = "".join(line for cell in json.loads((Path(__file__).parents[1] / "nbs" / "guide.ipynb").read_text())["cells"] for line in [*cell["source"], "\n"])
+    told = re.findall(r"^\| (RE by|REKD,|an answer from|an answer of) .*\| ([\d.]+) \| ([\d.]+) \|$", guide, re.M)
+    ways = {"RE by": ("RE", "(c)"), "REKD,": ("REKD", "(c)"), "an answer from": ("inference", "(c)"), "an answer of": ("inference", "(plain)")}
+    assert {name: (text, image) for name, text, image in told} == {name: (ratio["text", *way], ratio["image", *way]) for name, way in ways.items()}
