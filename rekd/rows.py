@@ -48,7 +48,7 @@ def data_folder(
                            "It comes with the repository; REKD_ARTIFACTS says where that is")
     copy = Path(paths["data"]) / short if paths["data"] and os.sep not in name else None
     copy = copy if copy and copy.is_dir() else None
-    if name in DATASETS and (copy or name in COLUMNS):
+    if name in DATASETS.known() and (copy or name in COLUMNS):
         raise SettingError(f"{name!r} is a data set of {DATASETS[name].__module__}, and one of {copy or 'the library'}: one of them needs another name")
     if _there(here) and not (copy and here.samefile(copy)):
         if is_dataset_name(bare): raise SettingError(f"{name!r} is a data set, and a folder here: name the folder as ./{name}, the data set as hub:{name}")
@@ -339,7 +339,7 @@ def read_data(
     import datasets
     plain, place = str(name).removeprefix("hub:"), data_folder(name, starter)
     files, alone = _files(place, parts, split) if place else ({}, False)
-    own, fresh = _made(plain, parts) if place is None and plain in DATASETS else (None, None)
+    own, fresh = _made(plain, parts) if place is None and plain in DATASETS.known() else (None, None)
     tables = own or ({p: read_table(f) for p, f in files.items()} if place else {p: t for p, t in _from_hub(plain).items() if p in parts})
     inputs_in, labels_in = _columns(plain, tables, text_column, label_column)
     folder = place if place is None or place.is_dir() else place.parent

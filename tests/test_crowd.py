@@ -1,6 +1,7 @@
 "The crowd: fixed frames with a known place, fresh ones in each epoch; and what evaluate says of the place."
 
 import json
+import sys
 from pathlib import Path
 import numpy as np
 import pytest
@@ -98,3 +99,9 @@ def test_the_command_line_trains_and_points(home, capsys): # noqa: F811
 
 def test_a_crowd_is_made_of_pictures(home): # noqa: F811
     with pytest.raises(DataError, match="made of pictures, and imdb holds texts"): Crowd("imdb")("test")
+
+
+def test_the_library_s_own_crowd_is_known_before_anything_has_imported_it(home, monkeypatch): # noqa: F811
+    monkeypatch.delitem(sys.modules, "rekd.crowd")
+    monkeypatch.delitem(DATASETS, "crowd")
+    assert "evidence" in read_data("crowd", parts=("test",), evidence=True).parts["test"].column_names
