@@ -178,7 +178,62 @@ def draw_report():
         page.screenshot(path=OUT / "report.png", full_page=True, clip=dict(x=0, y=0, width=1280, height=below + 16))
 
 
-FIGURES = dict(architecture=draw_architecture, review=draw_review, film=draw_film, picture=draw_picture, results=draw_results, report=draw_report)
+def open_page(p, address: str, **options):
+    "A page of a server that may still be starting."
+    import time
+    page = p.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox"]).new_page(**options)
+    for _ in range(90):
+        try: return page, page.goto(address)
+        except Exception: time.sleep(2)
+    raise SystemExit(f"no answer from {address}")
+
+
+def draw_explore():
+    "figures/explore.png: `explore` in JupyterLab, another sentence typed in (needs Chromium)."
+    import subprocess
+    import tempfile
+    import nbformat
+    from playwright.sync_api import sync_playwright
+    code = ("from rekd.explore import explore\nfrom rekd.model import RationaleModel\nfrom rekd.run import find_model\n\n"
+            "load = lambda name: RationaleModel.from_pretrained(find_model(name))\n"
+            "models = {name: load(name) for name in (\"imdb-teacher\", \"imdb-gru-rekd\")}\n"
+            "explore(models, \"The plot is nothing new, but the two leads are wonderful together.\", sparsity=0.3)")
+    with tempfile.TemporaryDirectory() as folder, sync_playwright() as p:
+        kernel = dict(kernelspec=dict(name="python3", display_name="Python 3"))
+        nbformat.write(nbformat.v4.new_notebook(metadata=kernel, cells=[nbformat.v4.new_code_cell(code)]), f"{folder}/explore.ipynb")
+        lab = subprocess.Popen([sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--port=7921", "--IdentityProvider.token=x",
+                                f"--ServerApp.root_dir={folder}"],
+                               env=os.environ | dict(REKD_ARTIFACTS=str(TOP / "artifacts"), JUPYTERLAB_SETTINGS_DIR=folder))
+        try:
+            page, _ = open_page(p, "http://127.0.0.1:7921/lab/tree/explore.ipynb?token=x&reset", viewport=dict(width=1280, height=540))
+            page.click(".jp-CodeCell .jp-InputArea-editor", timeout=30_000)
+            page.keyboard.press("Control+Enter")
+            page.wait_for_selector("mark", timeout=180_000)
+            page.locator("textarea").last.fill("A dull film that nobody should have to see, and a terrible end.")
+            page.wait_for_selector("mark:has-text('dull')")
+            page.locator("button:has-text('No')").last.click() # news of Jupyter
+            page.wait_for_timeout(1000)
+            page.screenshot(path=OUT / "explore.png")
+        finally: lab.terminate()
+
+
+def draw_serve():
+    "figures/serve.png: the served page of two models (needs Chromium and gradio)."
+    import subprocess
+    from playwright.sync_api import sync_playwright
+    server = subprocess.Popen([sys.executable, "-m", "rekd.cli", "serve", "imdb-small", "imdb-teacher", "--port", "7911"])
+    try:
+        with sync_playwright() as p:
+            page, _ = open_page(p, "http://127.0.0.1:7911", viewport=dict(width=1280, height=530))
+            page.fill("textarea", "The plot is nothing new and the first half hour drags, but the two leads are wonderful together. "
+                                  "By the end I was laughing out loud, and I would happily see it again.")
+            page.wait_for_selector("mark", timeout=60_000)
+            page.screenshot(path=OUT / "serve.png")
+    finally: server.terminate()
+
+
+FIGURES = dict(architecture=draw_architecture, review=draw_review, film=draw_film, picture=draw_picture, results=draw_results, report=draw_report,
+               explore=draw_explore, serve=draw_serve)
 
 if __name__ == "__main__":
     OUT.mkdir(exist_ok=True)
