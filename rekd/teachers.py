@@ -162,11 +162,12 @@ def class_evidence(
     batch: dict, # inputs, valid (B, L), special (B, L)
 ) -> Tensor: # (B, L) logits of the predicted class above the mean of all classes; 0 where nothing can be selected
     "What the head says of each feature's state alone (class activation maps; Zhou et al., 2016). ModelError for a predictor that pools [CLS]."
-    net, able = model.predictor.backbone, model.selectable(batch)
+    net, head, able, valid = model.predictor.backbone, model.predictor.head, model.selectable(batch), batch["valid"]
     if net.pooling != "mean":
         raise ModelError("class evidence asks the head about each place, and this predictor reads the state of [CLS]: take another method")
-    target = model.predict(batch, able.float()).argmax(-1)
-    said = model.predictor.head(net.encode(net.features(batch["inputs"]), batch["valid"])[:, net.prefix:]).float()
+    states = net.encode(net.features(batch["inputs"]), valid)
+    target = head(net.pool(states, valid.to(states.dtype))).argmax(-1)
+    said = head(states[:, net.prefix:]).float()
     return unit_sum(said.gather(-1, target.view(-1, 1, 1).expand(*able.shape, 1)).squeeze(-1) - said.mean(-1), batch) * able
 
 # %% ../nbs/hood/teachers.ipynb #4f109f07
