@@ -133,7 +133,7 @@ def run_evaluate(command: Evaluate):
     from rekd.documents import pointing, true_features
     from rekd.machine import too_open
     from rekd.train import validate_masks
-    ready(command.json)
+    ready(command.json, ending=".json")
     models, folders = trained_models(command.models)
     judge = judge_of(models, command.reader) # before hours of measuring
     read, n_test = test_rows(command, next(iter(models.values())), folders[0])
@@ -258,7 +258,7 @@ def run_explain(command: Explain):
         if getattr(command, option) != default: raise SettingError(f"--{option.replace('_', '-')} belongs to a table: give one by --csv FILE, or leave it out")
     from rekd.show import to_terminal, verdict
     source = read_input(command)
-    ready(command.html)
+    ready(command.html, ending=".html")
     (model, _), kind = trained(command.model), "text" if isinstance(source, str) else "image"
     reads = model.generator.backbone.modality
     option = dict(text="--text or --text-file", image="--image")[reads]
@@ -320,12 +320,17 @@ def _table_target(command: Explain, table: Path) -> tuple[Path | None, str]: # w
 
 # %% ../nbs/hood/answers.ipynb #3af85b70
 def _explain_table(command: Explain, table: Path):
-    "An answer for each row of a table, written as they come."
+    "An answer for each row of a table."
+    from rekd.stream import alone
+    out, kind = _table_target(command, table)
+    ready(out)
+    with alone(out): _write_table(command, table, out, kind)
+
+def _write_table(command: Explain, table: Path, out: Path | None, kind: str):
+    "Answers, written as they come."
     from tqdm.auto import tqdm
     from rekd.inputs import check_selects
     from rekd.stream import cell_reader, count_rows, lines_to_parquet, name_of, row_cells, table_answers, write_answers
-    out, kind = _table_target(command, table)
-    ready(out)
     parquet, lines = out if kind == ".parquet" else None, out
     if parquet: lines, kind = parquet.with_name(parquet.name + ".part"), ".jsonl"
     total = None if str(table) == "-" else count_rows(table, command.text_column) # finds what is damaged before the work begins
@@ -405,7 +410,7 @@ def run_report(command: Report):
     from rekd.report import report_data, report_page, stratified_sample, whole_test
     if command.examples < 1: raise SettingError(f"--examples must be at least 1, got {command.examples}")
     if command.seed < 0: raise SettingError(f"--seed must be at least 0, got {command.seed}")
-    ready(command.out)
+    ready(command.out, ending=".html")
     models, folders = trained_models(command.models)
     judge = judge_of(models, command.reader)
     read, n_test = test_rows(command, next(iter(models.values())), folders[0])

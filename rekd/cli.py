@@ -73,7 +73,8 @@ def run_demo(command: Demo):
     from rekd.preset import resolve
     from rekd.plot import plot_curves
     from rekd.starter import demo, teacher_here
-    ready(command.json, command.out / "curves.png")
+    ready(command.json, ending=".json")
+    ready(command.out / "curves.png")
     config = resolve("demo", "rekd")
     named = str(config.objective.teacher)
     print(f"A small student learns to classify IMDB reviews from {config.model.sparsity:.0%} of their words. "

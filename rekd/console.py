@@ -92,8 +92,9 @@ def table(rows: list[dict], columns: dict[str, str]) -> str:
     return "\n".join(line.rstrip() for line in out.getvalue().splitlines())
 
 # %% ../nbs/hood/console.ipynb #5d2226ae
-def ready(*files: Path | None):
-    "Make the folders of the files that are given, and try to write there. WriteError if that fails, or if a folder is in a file's place."
+def ready(*files: Path | None, ending: str = ""):
+    """Make the folders of the files that are given, and try to write there.
+    WriteError if that fails, or if in a file's place is a folder or, where an ending is told, a file of another one, which may be somebody's data."""
     for file in files:
         if file is None: continue
         with writing(file): folder = file.is_dir()
@@ -102,6 +103,8 @@ def ready(*files: Path | None):
             file.parent.mkdir(parents=True, exist_ok=True)
             if file.exists() and not file.is_file(): continue # a device or a pipe
             there = file.exists()
+            if there and ending and file.suffix.lower() != ending:
+                raise WriteError(f"{file} is there already, and is no {ending}: it stays as it is. Name another file")
             open(file, "ab").close() # what is there stays as it is
             if not there: file.unlink()
 

@@ -40,12 +40,13 @@ class TextProcessor:
 def clean(self: TextProcessor,
     texts: list[str], # raw texts
 ) -> list[str]: # the texts, without lone surrogates
-    "Texts as a tokenizer takes them. DataError for anything but a list of strings."
+    "Texts as a tokenizer takes them. DataError for anything but a list of strings, or for a blank one."
     if isinstance(texts, str | bytes) or not hasattr(texts, "__iter__"):
         raise DataError(f"expected a list of texts, got {shown(texts)}")
     texts = list(texts)
     for i, t in enumerate(texts):
         if not isinstance(t, str): raise DataError(f"text {i} must be a string, got {shown(t)}")
+        if not t.strip(): raise DataError(f"the text {shown(t)}{f' (number {i} from 0)' * (len(texts) > 1)} has nothing to read: leave it out")
     return [re.sub("[\ud800-\udfff]", "\ufffd", t) for t in texts]
 
 # %% ../nbs/hood/processor.ipynb #097b297c

@@ -82,7 +82,8 @@ def find_model(
     if rest: return name
     if name in IN_REPOSITORY:
         raise MissingError(f"no model {name!r} in {clone}: it comes with the repository, too large for the package, which has {SMALL_MODEL}. "
-                           f"To teach reviews, that one will do (--teacher {SMALL_MODEL}); or clone the repository and start there, or let REKD_ARTIFACTS name its artifacts. "
+                           f"To teach reviews, that one will do (--teacher {SMALL_MODEL}). "
+                           "Or clone the repository and start there, or let REKD_ARTIFACTS name its artifacts. "
                            "To teach classes of your own, train a teacher first (--objective re) and name its run (--teacher RUN)")
     known = {f.parent.name for root in (clone, package) for f in root.glob("*/config.json")} | set(presets)
     raise MissingError(f"no model {name!r}{closest(name, known)}: it is no folder, no preset, "

@@ -8,9 +8,11 @@ __all__ = ['table_rows', 'write_answers']
 # %% ../nbs/hood/stream.ipynb #216caa6d
 import csv, hashlib, io, itertools, json, lzma, os, re, sys
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from .errors import DataError, MissingError, RekdError, closest, one_line, shown, writing
+from filelock import FileLock, Timeout
+from .errors import DataError, MissingError, RekdError, WriteError, closest, one_line, shown, writing
 from .table import JSON_ROWS, file_kind, read_json, stated_sep
 
 # %% ../nbs/hood/stream.ipynb #979a4b2e
@@ -141,7 +143,11 @@ def row_cells(
             raise DataError(f"{name_of(Path(file))} has no column {name!r}; its columns are {list(first)}{closest(name, first)}: "
                             f"--{option}-column names another")
     named = [c for c in (found, beside) if c in first]
-    return (tuple(row.get(c) for c in named) for row in itertools.chain([first], rows))
+    def cells(n, row):
+        if beside in row and beside not in named:
+            raise DataError(f"{name_of(Path(file))}, row {n} has an {beside}, and the first row has none: give one to each, null if need be")
+        return tuple(row.get(c) for c in named)
+    return itertools.starmap(cells, enumerate(itertools.chain([first], rows), 1))
 
 def count_rows(
     file: str | Path, # as in `table_rows`, but a file
@@ -308,3 +314,19 @@ def write_answers(
             yield from some
     finally:
         if file: out.close()
+
+# %% ../nbs/hood/stream.ipynb #al0ne002
+@contextmanager
+def alone(
+    out: Path | None, # a file; for standard output (None) and devices there is nothing to guard
+):
+    "The only command that writes there. WriteError while another one does."
+    if not out or out.exists() and not out.is_file(): return (yield)
+    lock = FileLock(f"{out}.lock", timeout=0)
+    with writing(out):
+        try: lock.acquire()
+        except Timeout: raise WriteError(f"another command is writing {out}: wait until it has ended, or name another --out") from None
+    try: yield
+    finally:
+        Path(lock.lock_file).unlink(missing_ok=True)
+        lock.release()

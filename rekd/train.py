@@ -8,6 +8,7 @@ __all__ = ['validate_masks', 'validate', 'fit', 'warm_start']
 # %% ../nbs/07_train.ipynb #82ffb7be
 import math, warnings
 from collections.abc import Callable, Sequence
+from copy import deepcopy
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -195,7 +196,7 @@ def fit(
                 if kept_epoch(progress.history) == epoch: run.keep(epoch, model)
                 run.save(progress.step, model, optimizer, asdict(progress))
                 run.publish(progress.history, kept_epoch(progress.history))
-                for tell in (display.epoch, *callbacks) if run.main else (): tell(dict(row))
+                for tell in (display.epoch, *callbacks) if run.main else (): tell(deepcopy(row)) # it is theirs
         accelerator.wait_for_everyone()
         run.finish(asdict(progress), kept_epoch(progress.history))
         accelerator.wait_for_everyone()

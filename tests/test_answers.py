@@ -205,6 +205,32 @@ def test_ids_of_a_table_stand_in_its_answers(home, ending):
     with pytest.raises(SystemExit, match="another table"): main([a for a in ask if a not in ("--id-column", "key")])
     with pytest.raises(SystemExit, match="no column 'keys'.*did you mean 'key'.*--id-column names another"): main(["explain", "m", "--csv", "in.csv", "--id-column", "keys"])
 
+def test_ids_that_the_first_line_lacks_are_not_lost(home):
+    (home / "in.jsonl").write_text('{"text": "good"}\n{"id": 7, "text": "dull"}\n')
+    with pytest.raises(SystemExit, match="row 2 has an id, and the first row has none"): main(["explain", "m", "--csv", "in.jsonl", "--out", "o.jsonl"])
+    assert not (home / "o.jsonl").exists()
+
+
+def test_two_commands_do_not_write_one_file(home):
+    (home / "in.csv").write_text("text\ngood\n")
+    ask = ["explain", "m", "--csv", "in.csv", "--out", "o.csv"]
+    with rekd.stream.alone(home / "o.csv"), pytest.raises(SystemExit, match="another command is writing o.csv"): main(ask)
+    main(ask)
+    assert len(list(table_rows("o.csv"))) == 1 and not list(home.glob("*.lock"))
+
+
+def test_a_page_or_json_does_not_replace_somebody_s_data(home):
+    (home / "data").mkdir()
+    (home / "data" / "test.csv").write_text("text,label\ngood,positive\ndull,negative\n")
+    (home / "note.txt").write_text("good")
+    held = {f: f.read_bytes() for f in (home / "data" / "test.csv", home / "note.txt")}
+    for ask in (["evaluate", "m", "--dataset", "data", "--json", "data/test.csv"], ["report", "m", "--dataset", "data", "--out", "data/test.csv"],
+                ["explain", "m", "--text-file", "note.txt", "--html", "note.txt"]):
+        with pytest.raises(SystemExit, match="is there already, and is no .(json|html): it stays as it is"): main(ask)
+    assert {f: f.read_bytes() for f in held} == held
+    for _ in range(2): main(["explain", "m", "--text-file", "note.txt", "--html", "page.html"]) # our own may be written anew
+
+
 def test_ids_of_any_kind(home):
     "Whatever a table calls its rows is written as a number or a string."
     import datetime

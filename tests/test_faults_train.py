@@ -299,13 +299,14 @@ def test_a_finished_run_without_its_model_is_named(damage, tmp_path, text_data):
 def test_callbacks_get_each_row_and_one_that_fails_loses_nothing(tmp_path, text_data):
     seen = []
     def fail(row):
-        row.clear() # a copy: the history keeps its own
+        row["val"]["loss"] = row["val"].pop("accuracy") # a copy, all of it: history and metrics.jsonl keep their own
+        row.clear()
         if len(seen) == 2: raise ZeroDivisionError
     run = lambda **kw: fit(make_model("bert", 5), text_data, RE(0.01), LOOP, out=tmp_path / "run", quiet=True, **kw)
     with pytest.raises(ZeroDivisionError): run(callbacks=[lambda row: seen.append(row["epoch"]), fail])
     assert seen == [0, 1] and (tmp_path / "run" / "checkpoint-0000010").is_dir()
     rows = run(callbacks=[lambda row: seen.append(row["epoch"])], resume=True)
-    assert seen == [0, 1, 2] and len(rows) == 3 and all("val" in r for r in rows)
+    assert seen == [0, 1, 2] and len(rows) == 3 and all(r["val"]["accuracy"] <= 1 and r["val"]["loss"] != r["val"]["accuracy"] for r in rows)
     for wrong in (print, "print", [print, 3]):
         with pytest.raises(SettingError, match="callbacks must be"): fit(make_model("bert", 5), text_data, RE(0.01), LOOP, callbacks=wrong)
 
