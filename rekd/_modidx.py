@@ -152,6 +152,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                               'rekd.console.Plugged': ('hood/console.html#plugged', 'rekd/console.py'),
                               'rekd.console.bring': ('hood/console.html#bring', 'rekd/console.py'),
                               'rekd.console.colour': ('hood/console.html#colour', 'rekd/console.py'),
+                              'rekd.console.keep_inputs': ('hood/console.html#keep_inputs', 'rekd/console.py'),
                               'rekd.console.objective_names': ('hood/console.html#objective_names', 'rekd/console.py'),
                               'rekd.console.parse_changes': ('hood/console.html#parse_changes', 'rekd/console.py'),
                               'rekd.console.plugins': ('hood/console.html#plugins', 'rekd/console.py'),

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Literal
 import tyro
 from .errors import DataError, MissingError, ModelError, SettingError, WriteError, check_number, one_line, own_path, shown
-from .console import Mask, Models, Plugged, colour, ready, save, table
+from .console import Mask, Models, Plugged, colour, keep_inputs, ready, save, table
 
 # %% ../nbs/hood/answers.ipynb #1d9fb129
 @dataclass
@@ -137,6 +137,7 @@ def run_evaluate(command: Evaluate):
     models, folders = trained_models(command.models)
     judge = judge_of(models, command.reader) # before hours of measuring
     read, n_test = test_rows(command, next(iter(models.values())), folders[0])
+    keep_inputs(command.json, read.name)
     n_test, rows = n_test if command.n_test is None else command.n_test, []
     for name, model in models.items():
         test = test_of(model, read, n_test)
@@ -259,6 +260,7 @@ def run_explain(command: Explain):
     from rekd.show import to_terminal, verdict
     source = read_input(command)
     ready(command.html, ending=".html")
+    keep_inputs(command.html, command.text_file, command.image)
     (model, _), kind = trained(command.model), "text" if isinstance(source, str) else "image"
     reads = model.generator.backbone.modality
     option = dict(text="--text or --text-file", image="--image")[reads]
@@ -414,6 +416,7 @@ def run_report(command: Report):
     models, folders = trained_models(command.models)
     judge = judge_of(models, command.reader)
     read, n_test = test_rows(command, next(iter(models.values())), folders[0])
+    keep_inputs(command.out, read.name)
     n_test = n_test if command.n_test is None else command.n_test
     test, whole, taken = whole_test(models, read, n_test=n_test)
     judged = judgements(models, judge, read, n_test)

@@ -51,9 +51,8 @@ def _chosen(model: RationaleModel, batch: dict) -> Tensor: # (B, L)
     able = model.selectable(batch)
     return model.mask(model.select(batch), able) if model.config.selects else able.float()
 
-def _refuse_others(told: dict, types: Tensor | None):
-    "SettingError for an argument of `forward` that has no meaning here, unless it is off; DataError for a pair of texts."
-    if types is not None and types.any(): raise DataError("this model reads one text, and token_type_ids tell of a pair: ask about each alone")
+def _refuse_others(told: dict):
+    "SettingError for an argument of `forward` that has no meaning here, unless it is off."
     if on := [name for name, value in told.items() if value is not None and value is not False]:
         raise SettingError(f"{on[0]} has no meaning for a select-predict model: leave it out")
 
@@ -103,12 +102,12 @@ class RekdForClassification(PreTrainedModel):
         attention_mask: Tensor | None = None, # (B, L) 1 = a real token; all if None
         pixel_values: Tensor | None = None, # (B, 3, H, W) of the folder's image processor, for a model of pictures
         labels: Tensor | None = None, # (B,) numbers of the classes, for the loss
-        token_type_ids: Tensor | None = None, # all 0: there is one text
+        token_type_ids: Tensor | None = None, # not read: there is one text
         return_dict: bool | None = None, # False: a tuple of what there is of loss, logits and rationale
         **told: Any, # other arguments of transformers, such as output_attentions: refused unless None or False
     ) -> RekdOutput | tuple:
         "Logits from the top-k rationale. DataError for inputs of the wrong kind or size, SettingError for an argument without a meaning here."
-        _refuse_others(told, token_type_ids)
+        _refuse_others(told)
         batch, places = _texts(self.model, input_ids, attention_mask) if pixel_values is None else _pictures(self.model, pixel_values)
         mask = _chosen(self.model, batch)
         logits = self.model.predict(batch, mask)
@@ -138,6 +137,8 @@ def _texts(model: RationaleModel, ids: Tensor | None, valid: Tensor | None):
             raise DataError(f"input_ids stand without the special tokens of this model's tokenizer, such as {p.tokenizer.decode(ends)}: use it as it is")
         room, words = p.max_length - before - after, at[before:len(at) - after]
         if not words: raise DataError("a text has nothing to read: no token is left of it")
+        if (between := p.tokenizer.sep_token_id) is not None and between in row[words]:
+            raise DataError(f"this model reads one text, and {p.tokenizer.sep_token} parts this one in two: ask about each alone")
         at = at[:before] + (words[-room:] if left else words[:room]) + at[len(at) - after:]
         rows.append(dict(input_ids=row[at].tolist(), special=[1] * before + [0] * (len(at) - before - after) + [1] * after))
         whence.append(at)

@@ -108,6 +108,14 @@ def ready(*files: Path | None, ending: str = ""):
             open(file, "ab").close() # what is there stays as it is
             if not there: file.unlink()
 
+def keep_inputs(out: Path | None, *inputs: str | Path | None):
+    "WriteError if what will be written is what is read: a file of the inputs, or JSON that lies in a folder of data."
+    for given in [Path(i) for i in inputs if i]:
+        if out is None or not out.is_file() or not given.exists(): continue
+        among = given.is_dir() and out.suffix.lower() == ".json" and out.resolve().is_relative_to(given.resolve())
+        if among or out.samefile(given): raise WriteError(f"{out} is read by this command, and stays as it is. Name another file")
+
+
 # %% ../nbs/hood/console.ipynb #f483f268
 def save(file: Path, text: str):
     "Write a text file as a whole. WriteError if that fails."

@@ -46,7 +46,7 @@ def clean(self: TextProcessor,
     texts = list(texts)
     for i, t in enumerate(texts):
         if not isinstance(t, str): raise DataError(f"text {i} must be a string, got {shown(t)}")
-        if not t.strip(): raise DataError(f"the text {shown(t)}{f' (number {i} from 0)' * (len(texts) > 1)} has nothing to read: leave it out")
+        if not t.strip(): raise DataError(f"text {i}, {shown(t)}, has nothing to read: leave it out")
     return [re.sub("[\ud800-\udfff]", "\ufffd", t) for t in texts]
 
 # %% ../nbs/hood/processor.ipynb #097b297c

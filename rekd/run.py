@@ -158,9 +158,8 @@ def remember(
     "Fill the teacher's cache for all examples: from the file of this teacher, these examples and this precision, or by asking and writing that file."
     if examples.changes or getattr(objective, "teacher", None) is None or not hasattr(objective, "remember"): return objective
     objective.teacher.to(make_accelerator(precision).device)
-    objective.cache_of, own = examples.fingerprint(), {}
-    if getattr(objective, "kd_mask", "student") == "teacher": own = dict(sparsity=sparsity)
-    what = "-classes" * isinstance(objective, CLS) + "".join(f"-{value}" for value in own.values())
+    objective.cache_of, own = examples.fingerprint(), getattr(objective, "kd_mask", "student") == "teacher"
+    what, size = "-classes" * isinstance(objective, CLS) + f"-{sparsity}" * own, dict(sparsity=sparsity) if own else {}
     key = f"{fingerprint(objective.teacher)}-{objective.cache_of}-{resolve_precision(precision)}{what}"
     file = folder / f"{key}.safetensors" if folder else None
     if file and file.is_file():
@@ -171,12 +170,12 @@ def remember(
             objective.cache_sparsity = sparsity
         return objective
     lengths = examples.lengths * (len(examples.numbers) // len(examples)) # a mirror image is as long as the image
-    with make_accelerator(precision).autocast(): objective.remember(loader(examples, make_batches(lengths, 64)), objective.cache_of, **own)
+    with make_accelerator(precision).autocast(): objective.remember(loader(examples, make_batches(lengths, 64)), objective.cache_of, **size)
     if file and is_main():
         tmp = file.with_name(f".{key}.{os.getpid()}.tmp")
         with writing(file):
             file.parent.mkdir(parents=True, exist_ok=True)
-            classes = {f"{CLASSES}{i}": row for i, row in objective.cache_classes.items()} if own else {}
+            classes = {f"{CLASSES}{i}": row for i, row in getattr(objective, "cache_classes", {}).items()}
             save_file({str(i): row for i, row in objective.cache.items()} | classes, tmp)
             tmp.replace(file)
     return objective

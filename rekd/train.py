@@ -196,7 +196,7 @@ def fit(
                 if kept_epoch(progress.history) == epoch: run.keep(epoch, model)
                 run.save(progress.step, model, optimizer, asdict(progress))
                 run.publish(progress.history, kept_epoch(progress.history))
-                for tell in (display.epoch, *callbacks) if run.main else (): tell(deepcopy(row)) # it is theirs
+                for tell in (display.epoch, *callbacks) if run.main else (): tell(deepcopy(row)) # a callback may change its own
         accelerator.wait_for_everyone()
         run.finish(asdict(progress), kept_epoch(progress.history))
         accelerator.wait_for_everyone()

@@ -205,6 +205,7 @@ def test_ids_of_a_table_stand_in_its_answers(home, ending):
     with pytest.raises(SystemExit, match="another table"): main([a for a in ask if a not in ("--id-column", "key")])
     with pytest.raises(SystemExit, match="no column 'keys'.*did you mean 'key'.*--id-column names another"): main(["explain", "m", "--csv", "in.csv", "--id-column", "keys"])
 
+
 def test_ids_that_the_first_line_lacks_are_not_lost(home):
     (home / "in.jsonl").write_text('{"text": "good"}\n{"id": 7, "text": "dull"}\n')
     with pytest.raises(SystemExit, match="row 2 has an id, and the first row has none"): main(["explain", "m", "--csv", "in.jsonl", "--out", "o.jsonl"])
@@ -229,6 +230,13 @@ def test_a_page_or_json_does_not_replace_somebody_s_data(home):
         with pytest.raises(SystemExit, match="is there already, and is no .(json|html): it stays as it is"): main(ask)
     assert {f: f.read_bytes() for f in held} == held
     for _ in range(2): main(["explain", "m", "--text-file", "note.txt", "--html", "page.html"]) # our own may be written anew
+    (home / "data" / "test.csv").rename(home / "test.csv")
+    (home / "data" / "test.json").write_text('[{"text": "good", "label": "positive"}, {"text": "dull", "label": "negative"}]')
+    held = {f: f.read_bytes() for f in (home / "data" / "test.json", home / "page.html")}
+    for ask in (["evaluate", "m", "--dataset", "data", "--json", "data/test.json"], ["evaluate", "m", "--dataset", "data/test.json", "--json", "data/test.json"],
+                ["explain", "m", "--text-file", "page.html", "--html", "page.html"]):
+        with pytest.raises(SystemExit, match="is read by this command, and stays as it is"): main(ask)
+    assert {f: f.read_bytes() for f in held} == held
 
 
 def test_ids_of_any_kind(home):

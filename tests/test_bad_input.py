@@ -195,7 +195,7 @@ BAD = [
     ("bytes for a text", DataError, ["text 0", "b'ka'"], lambda w: w.text.explain(b"ka")),
     ("NaN among texts", DataError, ["text 1", "nan"], lambda w: w.text.explain(["ka", NAN])),
     ("list in a list of texts", DataError, ["text 0", "['ka']"], lambda w: w.text.explain([["ka"]])),
-    ("one empty text among many", DataError, ["number 40 from 0", "nothing to read"], lambda w: w.text.explain(["ka"] * 40 + [""])),
+    ("one empty text among many", DataError, ["text 40", "nothing to read"], lambda w: w.text.explain(["ka"] * 40 + [""])),
     ("image for a text model", DataError, ["text 0", "string"], lambda w: w.text.explain(PICTURE)),
     ("a text instead of a list", DataError, ["list of texts", "'ka'"], lambda w: w.text.processor("ka")),
     ("no texts", DataError, ["no texts"], lambda w: w.text.processor([])),

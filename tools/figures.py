@@ -1,7 +1,10 @@
 """What README, docs and talks show: `make figures` draws it into figures/. With names only these, e.g. `python tools/figures.py architecture`."""
 
 import os
+import subprocess
 import sys
+import tempfile
+import time
 from pathlib import Path
 
 TOP = Path(__file__).resolve().parents[1]
@@ -167,7 +170,6 @@ def draw_results():
 
 def draw_report():
     "figures/report.png: the report of two students, as a browser shows it (needs Chromium)."
-    import tempfile
     from playwright.sync_api import sync_playwright
     from rekd.cli import main
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as p:
@@ -180,18 +182,17 @@ def draw_report():
 
 def open_page(p, address: str, **options):
     "A page of a server that may still be starting."
-    import time
     page = p.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox"]).new_page(**options)
     for _ in range(90):
-        try: return page, page.goto(address)
+        try:
+            page.goto(address)
+            return page
         except Exception: time.sleep(2)
     raise SystemExit(f"no answer from {address}")
 
 
 def draw_explore():
     "figures/explore.png: `explore` in JupyterLab, another sentence typed in (needs Chromium)."
-    import subprocess
-    import tempfile
     import nbformat
     from playwright.sync_api import sync_playwright
     code = ("from rekd.explore import explore\nfrom rekd.model import RationaleModel\nfrom rekd.run import find_model\n\n"
@@ -205,7 +206,7 @@ def draw_explore():
                                 f"--ServerApp.root_dir={folder}"],
                                env=os.environ | dict(REKD_ARTIFACTS=str(TOP / "artifacts"), JUPYTERLAB_SETTINGS_DIR=folder))
         try:
-            page, _ = open_page(p, "http://127.0.0.1:7921/lab/tree/explore.ipynb?token=x&reset", viewport=dict(width=1280, height=540))
+            page = open_page(p, "http://127.0.0.1:7921/lab/tree/explore.ipynb?token=x&reset", viewport=dict(width=1280, height=540))
             page.click(".jp-CodeCell .jp-InputArea-editor", timeout=30_000)
             page.keyboard.press("Control+Enter")
             page.wait_for_selector("mark", timeout=180_000)
@@ -219,12 +220,11 @@ def draw_explore():
 
 def draw_serve():
     "figures/serve.png: the served page of two models (needs Chromium and gradio)."
-    import subprocess
     from playwright.sync_api import sync_playwright
     server = subprocess.Popen([sys.executable, "-m", "rekd.cli", "serve", "imdb-small", "imdb-teacher", "--port", "7911"])
     try:
         with sync_playwright() as p:
-            page, _ = open_page(p, "http://127.0.0.1:7911", viewport=dict(width=1280, height=530))
+            page = open_page(p, "http://127.0.0.1:7911", viewport=dict(width=1280, height=530))
             page.fill("textarea", "The plot is nothing new and the first half hour drags, but the two leads are wonderful together. "
                                   "By the end I was laughing out loud, and I would happily see it again.")
             page.wait_for_selector("mark", timeout=60_000)
