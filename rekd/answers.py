@@ -298,7 +298,7 @@ def _started(command: Explain, out: Path, file: Path, kind: str, model, made: di
     if not told.is_file(): raise SettingError(f"{told} is not there, which says what made {file}: bring it back, or name another --out")
     try: then = dict(json.loads(told.read_text(encoding="utf-8")))
     except (ValueError, TypeError): raise DataError(f"{told} is damaged, which says what made {file}: bring it back, or name another --out") from None
-    if other := [f"{k} (then {then.get(k)}, now {v})" for k, v in made.items() if then.get(k) != v]:
+    if other := [f"{k} (then {then.get(k)}, now {v}{': a value was changed, moved or added' * (k == 'table')})" for k, v in made.items() if then.get(k) != v]:
         raise SettingError(f"{file} has {n} answers of another {', '.join(other)}: resume with the same model, mask, share and table, or name another --out")
     again = next(answers(n, n - 1), None) if n else last
     same = again is not None and (command.mask == "sampled" or all(again.get(k) == last.get(k) for k in ("label", "kept"))) # samples differ

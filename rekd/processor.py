@@ -6,7 +6,7 @@
 __all__ = ['TextProcessor', 'ImageProcessor', 'load_processor']
 
 # %% ../nbs/hood/processor.ipynb #bafacdc9
-import json, re, threading
+import json, re, threading, unicodedata
 from bisect import bisect_right
 from contextlib import contextmanager
 from pathlib import Path
@@ -40,13 +40,13 @@ class TextProcessor:
 def clean(self: TextProcessor,
     texts: list[str], # raw texts
 ) -> list[str]: # the texts, without lone surrogates
-    "Texts as a tokenizer takes them. DataError for anything but a list of strings, or for a blank one."
+    "Texts as a tokenizer takes them. DataError for anything but a list of strings, or for a blank one (spaces, control and zero-width characters)."
     if isinstance(texts, str | bytes) or not hasattr(texts, "__iter__"):
         raise DataError(f"expected a list of texts, got {shown(texts)}")
     texts = list(texts)
     for i, t in enumerate(texts):
         if not isinstance(t, str): raise DataError(f"text {i} must be a string, got {shown(t)}")
-        if not t.strip(): raise DataError(f"text {i}, {shown(t)}, has nothing to read: leave it out")
+        if all(unicodedata.category(c)[0] == "Z" or unicodedata.category(c) in ("Cc", "Cf") for c in t): raise DataError(f"text {i}, {shown(t)}, has nothing to read: leave it out")
     return [re.sub("[\ud800-\udfff]", "\ufffd", t) for t in texts]
 
 # %% ../nbs/hood/processor.ipynb #097b297c

@@ -313,7 +313,7 @@ def test_resume_refuses_what_is_not_its_own(home, capsys):
     ask = ["--csv", file, "--text-column", "review", "--out", "o.jsonl"]
     main(["explain", "m", *ask])
     for command, says in ((["m", *ask], "is there already"), (["other", *ask, "--resume"], "20 answers of another model"), (["m", *ask, "--resume", "--sparsity", "0.9"], r"another sparsity \(then [0-9.]+, now 0.9\)"),
-                          (["m", "--csv", write(home, ".tsv", frame(7)), "--text-column", "review", "--out", "o.jsonl", "--resume"], "20 answers of another table"),
+                          (["m", "--csv", write(home, ".tsv", frame(7)), "--text-column", "review", "--out", "o.jsonl", "--resume"], "20 answers of another table.*was changed"),
                           (["m", "--csv", file, "--text-column", "review", "--out", file], "is the table itself"), (["m", "--csv", file, "--text-column", "review", "--out", "o.xlsx"], "must end in"),
                           (["m", "--csv", file], "no column 'text'"), (["m", "--csv", "gone.csv"], "no file"), (["m", "--csv", file, "--text", "x"], "leave one out"),
                           (["m", "--text", "x", "--out", "o.jsonl"], "belongs to a table"), (["m", "--csv", file, "--resume"], "--resume needs"),

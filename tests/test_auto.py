@@ -123,14 +123,15 @@ def test_the_command_does_not_wait_for_torch(program):
 
 @pytest.mark.parametrize("auto", [AutoModel, RekdForClassification])
 @pytest.mark.parametrize("options, said", [(dict(sparsity=0.9), "sparsity=0.9 cannot change"), (dict(num_labels=5), "(num_labels=5|id2label=.*) cannot change"),
-                                           (dict(id2label={0: "a", 1: "b"}), "id2label=.* cannot change"), (dict(dtype="int8"), "dtype must be")])
+                                           (dict(id2label={0: "a", 1: "b"}), "id2label=.* cannot change"), (dict(dtype="int8"), "dtype must be"),
+                                           (dict(device_map="auto"), "device_map='auto' is not followed.*to\\(device\\)"), (dict(load_in_8bit=True), "load_in_8bit=True is not followed")])
 def test_an_option_that_cannot_be_followed_is_refused(auto, options, said):
     with pytest.raises(SettingError, match=said): auto.from_pretrained(find_model("imdb-small"), **options)
 
 
 def test_half_precision_by_its_name_and_a_model_without_weights():
     loaded = RekdForClassification.from_pretrained(find_model("imdb-small"), dtype="float16")
-    assert {p.dtype for p in loaded.parameters()} == {torch.float16}
+    assert {p.dtype for p in loaded.parameters()} == {torch.float16} == {AutoModel.from_pretrained(find_model("imdb-small"), torch_dtype="float16").dtype}
     with pytest.raises(SettingError, match="use from_pretrained"): AutoModel.from_config(loaded.config)
 
 

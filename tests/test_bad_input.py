@@ -196,6 +196,7 @@ BAD = [
     ("NaN among texts", DataError, ["text 1", "nan"], lambda w: w.text.explain(["ka", NAN])),
     ("list in a list of texts", DataError, ["text 0", "['ka']"], lambda w: w.text.explain([["ka"]])),
     ("one empty text among many", DataError, ["text 40", "nothing to read"], lambda w: w.text.explain(["ka"] * 40 + [""])),
+    ("one text of zero-width characters among many", DataError, ["text 40", "nothing to read"], lambda w: w.text.explain(["ka"] * 40 + ["\u200b"])),
     ("image for a text model", DataError, ["text 0", "string"], lambda w: w.text.explain(PICTURE)),
     ("a text instead of a list", DataError, ["list of texts", "'ka'"], lambda w: w.text.processor("ka")),
     ("no texts", DataError, ["no texts"], lambda w: w.text.processor([])),
