@@ -35,7 +35,7 @@ class Crowd:
     "Pictures among fragments of others; CIFAR-10's under the name \"crowd\". SettingError for impossible sizes, DataError for data without pictures."
     def __init__(self,
         of: str = "cifar10", # a data set of pictures, as `read_data` takes it
-        n_train: int = 5000, # frames of train: so many of its pictures, each class with its share
+        n_train: int = 10_000, # frames of train: so many of its pictures, each class with its share
         n_test: int = 2000, # frames of test
         side: int = 8, # patches a side of a frame
         inner: int = 3, # patches a side of the picture
