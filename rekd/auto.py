@@ -57,13 +57,14 @@ def _refuse_others(told: dict):
         raise SettingError(f"{on[0]} has no meaning for a select-predict model: leave it out")
 
 OURS = ("force_download", "token", "cache_dir", "local_files_only", "revision") # followed
-IDLE = ("adapter_kwargs", "code_revision", "low_cpu_mem_usage", "trust_remote_code", "use_safetensors") # nothing would change
+IDLE = ("torch_dtype", "adapter_kwargs", "code_revision", "low_cpu_mem_usage", "trust_remote_code", "use_safetensors") # dtype's older name, and what would change nothing
 
 def _refuse_changes(own: RekdConfig, model: RationaleModel, told: dict):
     "SettingError for an option that would make another model of a saved one, or that nothing here follows."
     for name, value in told.items():
         if not hasattr(own, name) and name not in OURS + IDLE and value is not None:
-            raise SettingError(f"{name}={shown(value)} is not followed for a select-predict model: leave it out{' and move the model by .to(device)' * (name == 'device_map')}")
+            move = " and move the model by .to(device)" if name == "device_map" else ""
+            raise SettingError(f"{name}={shown(value)} is not followed for a select-predict model: leave it out{move}")
         if (name in vars(model.config) or name in ("num_labels", "id2label", "label2id")) and value != (is_ := getattr(own, name)):
             raise SettingError(f"{name}={shown(value)} cannot change a trained model, which has {shown(is_)}: leave it out")
 
@@ -88,12 +89,11 @@ class RekdForClassification(PreTrainedModel):
         **kwargs, # the options of `RationaleModel.from_pretrained`; of transformers those that change nothing
     ) -> "RekdForClassification":
         "Load a saved model, one without `model_type` as well. SettingError for an option that is not followed; others as in `RationaleModel.from_pretrained`."
-        dtype = kwargs.pop("torch_dtype", None) if dtype is None else dtype # its older name
         known = {k: v for k, v in kwargs.items() if k in OURS}
         model = RationaleModel.from_pretrained(str(pretrained_model_name_or_path), **known)
         own, told = RekdConfig(**vars(model.config)), {k: getattr(config, k) for k in ("sparsity", "num_labels", "id2label") if hasattr(config, k)}
         _refuse_changes(own, model, told | kwargs) # AutoModel puts some into the configuration
-        return cls(config or own, model).eval().to(_float_type(dtype))
+        return cls(config or own, model).eval().to(_float_type(kwargs.get("torch_dtype") if dtype is None else dtype))
     def save_pretrained(self, save_directory: str | Path, **kwargs):
         "Write the folder that `RationaleModel.save_pretrained` writes."
         return self.model.save_pretrained(save_directory, **kwargs)

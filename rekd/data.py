@@ -256,8 +256,8 @@ def _as_dataset(rows, **options):
             _check_labels(rows.get(label, []))
             return datasets.Dataset.from_dict(rows)
         rows = list(rows)
-        if wrong := [i for i, r in enumerate(rows) if isinstance(r, tuple | list) and len(r) != 2]:
-            raise DataError(f"row {wrong[0] + 1} must be a pair (input, label), got {len(rows[wrong[0]])} values; "
+        if wrong := [r for r in enumerate(rows, 1) if not isinstance(r[1], dict) and not (isinstance(r[1], tuple | list) and len(r[1]) == 2)]:
+            raise DataError(f"row {wrong[0][0]} must be a pair (input, label) or a dict, got {shown(wrong[0][1])}; "
                             "of inputs X and labels y give list(zip(X, y))")
         if rows and all(isinstance(r, dict) for r in rows):
             needed = _needed(list(dict.fromkeys(k for r in rows for k in r)), **options)

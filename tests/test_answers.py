@@ -95,9 +95,9 @@ def test_load_data_and_fit_take_rows_in_memory(text_model, kind):
 
 
 def test_rows_in_memory_that_cannot_be_used(text_model):
-    for given, says in ((frame(), "has no column"), ([("a", "x")] * 3, "one class only"), ([3, 4], "rows in memory are"), ([], "no rows"),
+    for given, says in ((frame(), "has no column"), ([("a", "x")] * 3, "one class only"), ([3, 4], r"row 1 must be a pair \(input, label\) or a dict, got 3"), (["ab", "cd"], "row 1 must be a pair.*got .ab."), ([], "no rows"),
                         (pd.DataFrame(dict(text=["a", None], label=["x", "y"])), "no text, the first is memory, row 2"), (dict(tain=frame()), "got 'tain'"),
-                        ((["a b", "c d", "e f"], ["x", "y", "x"]), r"row 1 must be a pair \(input, label\), got 3 values; .* list\(zip\(X, y\)\)"), (dict(train=frame()), "test is not among train"),
+                        ((["a b", "c d", "e f"], ["x", "y", "x"]), r"row 1 must be a pair \(input, label\) or a dict, got .*; .* list\(zip\(X, y\)\)"), (dict(train=frame()), "test is not among train"),
                         (dict(text=["a", "b"], label=["x"]), "equally long, got .'text': 2, 'label': 1"), (dict(text="ab", label="x"), "equally long"),
                         (dict(text=["a", "b"] * 9, label=[0.5, 1] * 9), "got 0.5: numbers with a fraction look like those of a regression")):
         with pytest.raises(DataError, match=says): load_data(given, text_model.processor)
