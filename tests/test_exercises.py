@@ -9,7 +9,7 @@ import pytest
 import torch
 
 TOP = Path(__file__).resolve().parents[1]
-CHAPTERS = sorted((TOP / "nbs").glob("[01][0-9]_*.ipynb"))[1:] # the tour has none
+CHAPTERS = sorted((TOP / "nbs").glob("[01][0-9]_*.ipynb"))
 checks = runpy.run_path(str(TOP / "nbs" / "solutions" / "checks.py"))["CHECKS"]
 
 
@@ -26,6 +26,10 @@ def rows_of(mask, size): return mask.repeat_interleave(size * size, 1).view(-1, 
 LEARNS = dict(CLS={"predictor"}, random={"predictor"}, RE={"generator", "predictor"}, rationales={"generator"}, predictions={"generator", "predictor"})
 
 WRONG = { # check -> answers that are wrong, each with a piece of what is said of it
+    "of_two_minds": [("A dull film.", "from a tenth of it the model says negative"), ("A wonderful film.", "from half of it the model says positive, by: A wonderful"), (3, "a text")],
+    "blind_accuracy": [(0.2, "guess between two"), (0.5, "once in five"), (0.7, "need not guess"), (0.9, "count")],
+    "carrier": [(lambda ask, mask: 3, "not kept"), (lambda ask, mask: 4, "rises"), (lambda ask, mask: 0, "not most"), (lambda ask, mask: "c", "whole number"),
+                (lambda ask, mask: mask.clear() or 2, "copy"), (lambda ask, mask: -1, "not kept")],
     "keep_probability": [(lambda x: x.softmax(-1)[..., 0], "*drop*"), (lambda x: x[..., 1].sigmoid(), "difference"), (lambda x: x[..., 1], "differ")],
     "cool_step": [(500, "exponentially"), (411, "whole"), (100, "not below 1")],
     "own_topk": [(topk_of_all, "cannot be selected"), (always_three, "of six selectable"), (lambda s, able, p: able.float(), "of six selectable"), (lambda s, able, p: s, "0 and 1 only")],

@@ -58,6 +58,42 @@ def noise(*shape, seed=0):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
+# 00 tour
+
+@functools.cache
+def _small():
+    "The model that the package brings."
+    from rekd.model import RationaleModel
+    from rekd.run import find_model
+    return RationaleModel.from_pretrained(find_model("imdb-small"))
+
+@exercise
+def of_two_minds(text):
+    need(isinstance(text, str), "answer with a text.")
+    for share, name, label in ((0.1, "a tenth", "positive"), (0.5, "half", "negative")):
+        said = _small().explain(text, sparsity=share)
+        words = " ".join(word for word, m in zip(said.features, said.mask) if m)
+        need(said.label == label, f"from {name} of it the model says {said.label}, by: {words}.")
+
+@exercise
+def blind_accuracy(answer):
+    need(abs(answer - 0.2) > 1e-3, "0.2 is how often it sees the opinion: a guess between two classes is right every second time.")
+    need(abs(answer - 0.5) > 1e-3, "0.5 is a guess alone: once in five times it sees the opinion.")
+    need(abs(answer - 0.7) > 1e-3, "where it sees the opinion it need not guess: guesses are right in half of the *other* reviews.")
+    need(abs(answer - 0.6) < 1e-3, "count the reviews in which it sees the opinion, and half of the others.")
+
+@exercise
+def carrier(f):
+    worth, mask = [0.1, 1.5, 0.4, 2.0, -0.9], [1, 0, 1, 0, 1]
+    def ask(kept): return 1 / (1 + math.exp(-sum(w * k for w, k in zip(worth, kept))))
+    found = got(f, ask, mask)
+    need(isinstance(found, int), f"answer with a place in the list, a whole number, got {found!r}.")
+    need(mask == [1, 0, 1, 0, 1], "your function changes the mask that it is given: work on a copy.")
+    need(found in range(5) and mask[found], f"place {found} is not kept: ask about the kept ones, 0, 2 and 4.")
+    need(found != 4, "without place 4 the probability *rises*: find the one without which it falls.")
+    need(found == 2, f"without place {found} it falls, but not most.")
+
+
 # 01 select
 
 @exercise
