@@ -114,7 +114,6 @@ class ModelConfig:
     selects: bool = True # False once trained without its generator, as CLS or on random masks; `fit` writes it down
     def __post_init__(self): _check_config(self)
 
-# %% ../nbs/03_model.ipynb #c0nfchk1
 def _check_config(c: ModelConfig):
     "SettingError for a value that makes no sense."
     check_name("pool", c.pool, ("cls", "mean"))
@@ -280,7 +279,6 @@ def explain_each(self: RationaleModel,
         with evaluating(self), torch.inference_mode(): return self._explain(self.processor.clean(batch), mask, sparsity)
     return in_windows(table_column(xs, text_column) if is_table(xs) or text_column is not None else xs, answer, batch_size)
 
-# %% ../nbs/03_model.ipynb #a86782d7
 @patch
 def explain(self: RationaleModel,
     x, # a text or PIL image; or several, as a list, a column, a generator, a DataFrame, a `datasets.Dataset` or a dict of columns
@@ -321,7 +319,6 @@ def predict_proba(self: RationaleModel,
     rows = list(watched(in_windows(sources, answer, batch_size), len(sources), "predicting"))
     return np.stack(rows) if rows else np.zeros((0, len(self.config.labels)), np.float32)
 
-# %% ../nbs/03_model.ipynb #f0rward1
 @patch
 def forward(self: RationaleModel,
     x, # as in `explain`
@@ -363,7 +360,6 @@ def build_model(
     processor = load_processor("" if image and scratch else weights_source(backbone), nets[0], **read)
     return RationaleModel(ModelConfig(nets[1].config, labels, **options), processor, *nets)
 
-# %% ../nbs/03_model.ipynb #n3tw0rks
 def _networks_of(name: str, layers: tuple[int | None, int | None], pretrained: bool, pool: str) -> list[Backbone] | None:
     "Networks of a saved model for generator and predictor, or their first layers; None for the name of anything else."
     if not isinstance(name, str) or not name or name.startswith("timm/") or scratch_name(name): return None
