@@ -529,6 +529,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                 'rekd.processor._scaling': ('hood/processor.html#_scaling', 'rekd/processor.py'),
                                 'rekd.processor._to_pixels': ('hood/processor.html#_to_pixels', 'rekd/processor.py'),
                                 'rekd.processor.any_size': ('hood/processor.html#any_size', 'rekd/processor.py'),
+                                'rekd.processor.blank': ('hood/processor.html#blank', 'rekd/processor.py'),
                                 'rekd.processor.first_pieces': ('hood/processor.html#first_pieces', 'rekd/processor.py'),
                                 'rekd.processor.load_processor': ('hood/processor.html#load_processor', 'rekd/processor.py'),
                                 'rekd.processor.open_picture': ('hood/processor.html#open_picture', 'rekd/processor.py'),

@@ -7,6 +7,7 @@ __all__ = []
 
 # %% ../nbs/hood/answers.ipynb #9c4e328e
 import hashlib
+import io
 import itertools
 import json
 import logging
@@ -137,11 +138,11 @@ def run_evaluate(command: Evaluate):
     models, folders = trained_models(command.models)
     judge = judge_of(models, command.reader) # before hours of measuring
     read, n_test = test_rows(command, next(iter(models.values())), folders[0])
-    keep_inputs(command.json, read.name)
+    keep_inputs(command.json, read.name, *folders, *(f.parent for f in map(Path, folders) if f.name == "model"))
     n_test, rows = n_test if command.n_test is None else command.n_test, []
     for name, model in models.items():
         test = test_of(model, read, n_test)
-        masks = command.masks or (["topk", "deterministic", "sampled"] if model.config.selects else ["none", "random"])
+        masks = list(dict.fromkeys(command.masks or ())) or (["topk", "deterministic", "sampled"] if model.config.selects else ["none", "random"])
         true = true_features(test.rows, model.processor, read.where["test"])
         found = pointing(model, test, true, masks) if true else {}
         measured = validate_masks(model, test, masks)
@@ -226,11 +227,11 @@ def read_input(
     if len(given) != 1: raise SettingError("give one input: --text \"...\", --text-file FILE, --image FILE, or --csv FILE for a table of them")
     if command.image: return _read_picture(command.image)
     text, name = command.text or "", "--text"
-    if command.text_file == Path("-"): text, name = sys.stdin.read(), "standard input"
-    elif command.text_file:
-        name = str(command.text_file)
-        try: text = command.text_file.read_text(encoding="utf-8")
+    if command.text_file:
+        name = "standard input" if str(command.text_file) == "-" else str(command.text_file)
+        try: raw = sys.stdin.buffer.read() if str(command.text_file) == "-" else command.text_file.read_bytes()
         except FileNotFoundError: raise MissingError(f"no file {name}: --text-file takes a text file's path") from None
+        try: text = io.StringIO(raw.decode("utf-8-sig"), newline=None).read() # any end of a line is \n
         except UnicodeDecodeError:
             raise DataError(f"{name} is not UTF-8 text: save it as such, or give --image if it is a picture") from None
     if not text.strip(): raise DataError(f"{name} is empty: there is nothing to explain")
@@ -293,7 +294,8 @@ def _started(command: Explain, out: Path, file: Path, kind: str, model, made: di
         save(told, json.dumps(made, indent=1) + "\n")
         return 0, 0
     if not command.resume:
-        raise WriteError(f"{file} is there already: --resume goes on after its answers; or delete it, or name another --out")
+        how = "" if str(command.csv) == "-" else "--resume goes on after its answers; or "
+        raise WriteError(f"{file} is there already: {how}delete it, or name another --out")
     n, last, end = answers_there(file, kind, model.config.labels, ids)
     if not told.is_file(): raise SettingError(f"{told} is not there, which says what made {file}: bring it back, or name another --out")
     try: then = dict(json.loads(told.read_text(encoding="utf-8")))
@@ -342,7 +344,7 @@ def _write_table(command: Explain, table: Path, out: Path | None, kind: str):
     cells = lambda: row_cells(table, command.text_column, ("text",) if model.generator.backbone.modality == "text" else ("image", "img"), command.id_column)
     answers = lambda first, skip: table_answers(model, itertools.islice(cells(), skip, None), read, first, *options)
     found: Counter[str | None] = Counter()
-    first, done = "", 0
+    first, done, cut = "", 0, 0
     if out and lines:
         whole = parquet is not None and parquet.exists() and parquet.stat().st_size > 0
         made, ids = _made(command, model, cells() if total else [], table), total is not None and len(next(cells())) > 1
@@ -354,7 +356,7 @@ def _write_table(command: Explain, table: Path, out: Path | None, kind: str):
         try:
             for answer in write_answers(answers(done + 1, done), lines, kind, model.config.labels):
                 found[answer["label"]] += 1
-                first = first or answer.get("error", "")
+                first, cut = first or answer.get("error", ""), cut + bool(answer.get("unread"))
                 bar.update()
         except KeyboardInterrupt:
             how = ": the same command with --resume goes on" * bool(out and total)
@@ -364,8 +366,9 @@ def _write_table(command: Explain, table: Path, out: Path | None, kind: str):
         lines.unlink()
     if set(found) == {None} and not done: raise DataError(f"none of the {found[None]:,} rows of {name_of(table)} can be read, the first because: {first}")
     said = ", ".join(f"{name} {found[name]:,}" for name in model.config.labels if found[name])
-    unread = f" {found[None]:,} rows cannot be read: the column error says why." if found[None] else ""
-    print(f"{sum(found.values()):,} rows of {name_of(table)}{f' after the {done:,} that were there' * bool(done)}: {said or 'none'}.{unread}"
+    said += f". {found[None]:,} rows cannot be read: the column error says why" if found[None] else ""
+    said += f". {cut:,} texts are longer than what the model reads: the column unread counts the characters that it left out" if cut else ""
+    print(f"{sum(found.values()):,} rows of {name_of(table)}{f' after the {done:,} that were there' * bool(done)}: {said or 'none'}."
           + f" The answers are in {out}." * bool(out), file=sys.stdout if out else sys.stderr)
 
 # %% ../nbs/hood/answers.ipynb #63407d6c

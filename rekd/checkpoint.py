@@ -242,7 +242,7 @@ def start(self: RunFolder,
     ended, checkpoints = self.out / "finished.json", list(self.out.glob("checkpoint-*"))
     there = "a finished run" if ended.is_file() else "the checkpoints of an earlier run" if checkpoints else ""
     if there and not resume:
-        raise WriteError(f"{self.out} holds {there}: resume it (`--resume`), or choose another folder (`--out`)")
+        raise WriteError(f"{self.out} holds {there}: resume it (`--resume`; in Python `resume=True`), or choose another folder (`--out`, `out=`)")
     if not there and (self.out / "model").exists():
         raise WriteError(f"{self.out} holds a model, and nothing to go on from: move it away, or choose another folder (`--out`)")
     progress: dict[str, Any] = {}

@@ -30,11 +30,12 @@ class Explanation:
 # %% ../nbs/hood/draw.ipynb #cde763a1
 @patch
 def to_dict(self: Explanation) -> dict:
-    "JSON-ready: everything but the image; of a text also the characters of each feature."
+    "JSON-ready: everything but the image; of a text also the characters of each feature, and how many at its end were not read, if any."
+    unread = len(self.source) - read_length(self.source, self.spans) if isinstance(self.source, str) else 0
     return {k: v for k, v in dict(label=self.label, probabilities=self.probabilities, features=self.features,
                                   mask=self.mask, scores=self.scores, spans=[*map(list, self.spans)] or None,
                                   text=self.source if isinstance(self.source, str) else None,
-                                  post_hoc=self.post_hoc or None).items() if v is not None}
+                                  unread=unread or None, post_hoc=self.post_hoc or None).items() if v is not None}
 
 # %% ../nbs/hood/draw.ipynb #7e384208
 @patch

@@ -54,7 +54,7 @@ def too_open(
 ) -> str: # "" where the share is at most twice the target
     "What to say, and to do, of a generator that keeps much more than it was asked for."
     if rate <= 2 * target: return ""
-    return (f"keeps {rate:.0%} of the features where it samples, and was asked for {target:.0%}: "
+    return (f"keeps {rate:.0%} of the features, and was asked for {target:.0%}: "
             "train for more epochs (epochs), or with a heavier penalty (select_lambda). "
             "The mask topk keeps the share that was asked for, at least one feature, all the same")
 

@@ -171,9 +171,9 @@ def content(
 # %% ../nbs/hood/stream.ipynb #d3c043ea
 def cell_reader(model, table: Path):
     "What makes an input for the model of a table's value. DataError for a value that is none."
-    from rekd.processor import open_picture
+    from rekd.processor import blank, open_picture
     def text(value):
-        if not isinstance(value, str) or not value.strip(): raise DataError(f"there is no text, but {shown(value)}")
+        if not isinstance(value, str) or blank(value): raise DataError(f"there is no text, but {shown(value)}")
         return value
     def picture(value):
         held = value.get("bytes") or value.get("path") if isinstance(value, dict) else value
@@ -195,19 +195,21 @@ def table_answers(
     mask: str = "topk",
     sparsity: float | None = None,
     batch_size: int = 32,
-): # an iterator of dicts: row, id (if there is one), label, probabilities, kept (words with characters, or patches); error for a row that cannot be read
-    "The answer to each row, in order and in constant memory."
-    from rekd.draw import kept_words
+): # an iterator of dicts: row, perhaps id, label, probabilities, kept (words with characters, or patches), unread; error for a row that cannot be read
+    "The answer to each row, in order and in constant memory. `unread` counts the characters at the end of a text that the model has no room for."
+    from rekd.draw import kept_words, read_length
     from rekd.inputs import in_windows
     def attempt(batch): # answers, each with the id of its row
         try: return [(e, *c[1:]) for e, c in zip(model.explain_each([read(c[0]) for c in batch], mask, sparsity, batch_size), batch)]
         except (DataError, MissingError) as e: return [(e, *batch[0][1:])] if len(batch) == 1 else [r for c in batch for r in attempt([c])]
     for row, (e, *ids) in enumerate(in_windows(cells, attempt, batch_size), first):
         begins = dict(row=row) | (dict(id=_told_id(ids[0])) if ids else {})
-        if isinstance(e, Exception): yield begins | dict(label=None, probabilities=None, kept=None, error=str(e))
+        if isinstance(e, Exception): yield begins | dict(label=None, probabilities=None, kept=None, unread=None, error=str(e))
         else:
-            kept = kept_words(e) if isinstance(e.source, str) else [list(at) for at, m in zip(e.features, e.mask) if m]
-            yield begins | dict(label=e.label, probabilities={k: round(p, 6) for k, p in e.probabilities.items()}, kept=kept)
+            text = isinstance(e.source, str)
+            kept = kept_words(e) if text else [list(at) for at, m in zip(e.features, e.mask) if m]
+            yield begins | dict(label=e.label, probabilities={k: round(p, 6) for k, p in e.probabilities.items()}, kept=kept,
+                                unread=len(e.source) - read_length(e.source, e.spans) if text else 0)
 
 # %% ../nbs/hood/stream.ipynb #b4537838
 ENDINGS = (".jsonl", ".ndjson", ".csv", ".tsv", ".parquet") # of a file of answers
@@ -217,10 +219,11 @@ def answer_cells(answer: dict, labels: list[str]) -> dict: # column -> text or n
     probabilities = answer["probabilities"] or {}
     ids = {"id": "" if answer["id"] is None else answer["id"]} if "id" in answer else {}
     return dict(row=answer["row"]) | ids | dict(label=answer["label"] or "") | {f"p_{name}": probabilities.get(name, "") for name in labels} | dict(
-        kept="" if answer["kept"] is None else json.dumps(answer["kept"], ensure_ascii=False), error=answer.get("error", ""))
+        kept="" if answer["kept"] is None else json.dumps(answer["kept"], ensure_ascii=False),
+        unread="" if answer.get("unread") is None else answer["unread"], error=answer.get("error", ""))
 
 def answer_line(
-    answer: dict, # row, label, probabilities, kept; perhaps error
+    answer: dict, # row, label, probabilities, kept, unread; perhaps error
     kind: str, # ".jsonl", ".csv" or ".tsv"
     labels: list[str], # class names
 ) -> str: # with its end
@@ -281,7 +284,7 @@ def lines_to_parquet(
     with open(lines, encoding="utf-8") as f: kinds = {type(a["id"]) for a in map(json.loads, f) if "id" in a}
     ids = [("id", pa.int64() if kinds <= {int, type(None)} else pa.string())] if kinds else []
     schema = pa.schema([("row", pa.int64()), *ids, ("label", pa.string()), ("probabilities", pa.struct([(name, pa.float64()) for name in labels])),
-                        ("kept", pa.list_(span)), ("error", pa.string())])
+                        ("kept", pa.list_(span)), ("unread", pa.int64()), ("error", pa.string())])
     part = file.with_name(file.name + ".tmp")
     with writing(file), open(lines, encoding="utf-8") as f, pa.parquet.ParquetWriter(part, schema) as out:
         while some := [json.loads(line) for line in itertools.islice(f, 1000)]:
@@ -292,7 +295,7 @@ def lines_to_parquet(
 
 # %% ../nbs/hood/stream.ipynb #3b4b5c2c
 def write_answers(
-    answers: Iterable[dict], # in order: row, perhaps id, label, probabilities, kept; perhaps error
+    answers: Iterable[dict], # in order: row, perhaps id, label, probabilities, kept, unread; perhaps error
     file: Path | None, # added to; None: standard output
     kind: str, # ".jsonl", ".csv" or ".tsv"
     labels: list[str], # class names

@@ -3,6 +3,7 @@ import csv
 import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from rekd.cli import main
 from rekd.data import load_data, load_test, rows_in_memory
 from rekd.errors import DataError, SettingError
 from rekd.inputs import in_windows
+from rekd.model import RationaleModel
 from rekd.objective import RE
 from rekd.stream import table_rows
 from rekd.table import read_table
@@ -123,7 +125,7 @@ def test_rows_in_memory_need_only_the_two_columns():
 def test_a_generator_that_keeps_too_much_is_named(home, capsys):
     "By fit, after its last epoch and unless it is quiet, and by evaluate; what was asked for, and what to do."
     from rekd.machine import Display, too_open
-    assert not too_open(0.2, 0.1) and "keeps 21% of the features where it samples, and was asked for 10%" in too_open(0.21, 0.1) and "select_lambda" in too_open(0.21, 0.1)
+    assert not too_open(0.2, 0.1) and "keeps 21% of the features, and was asked for 10%" in too_open(0.21, 0.1) and "select_lambda" in too_open(0.21, 0.1)
     row = lambda epoch, loss, rate, **more: dict(epoch=epoch, val=dict(accuracy=0.5, loss=loss, expected_rate=rate), val_mask="topk", at_goal=True, sparsity_target=0.1, examples_per_second=1) | more
     for rows, hide, said in (([row(0, 1, 0.5), row(1, 2, 0.1)], False, "keeps 50%"), ([row(0, 2, 0.5), row(1, 1, 0.1)], False, ""), ([row(0, 1, 0.5), row(1, 2, 0.1)], True, ""),
                              ([row(0, 1, 0.9, at_goal=False), row(1, 2, 0.1)], False, ""), ([row(0, 1, 1.0, val_mask="none"), row(1, 1, 1.0, val_mask="none")], False, "")):
@@ -239,6 +241,41 @@ def test_a_page_or_json_does_not_replace_somebody_s_data(home):
     assert {f: f.read_bytes() for f in held} == held
 
 
+def test_measuring_does_not_replace_a_file_of_the_model_or_its_run(home):
+    shutil.copytree(home / "m", home / "run" / "model")
+    (home / "run" / "finished.json").write_text("{}")
+    (home / "data").mkdir()
+    (home / "data" / "test.csv").write_text("text,label\ngood,positive\ndull,negative\n")
+    held = {f: f.read_bytes() for f in (home / "run").rglob("*.json")}
+    for f in ("run/model/config.json", "run/finished.json"):
+        with pytest.raises(SystemExit, match="is read by this command, and stays as it is"): main(["evaluate", "run/model", "--dataset", "data", "--json", f])
+    assert {f: f.read_bytes() for f in held} == held and len(held) > 1
+    main(["evaluate", "run/model", "--dataset", "data", "--masks", "topk", "topk", "--json", "e.json"])
+    assert [r["mask"] for r in json.loads((home / "e.json").read_text())] == ["topk"]
+
+
+def test_what_a_model_has_no_room_for_is_told(home, capsys):
+    long, plain = "good klm " * 50, "dull"
+    pd.DataFrame(dict(text=[long.strip(), plain])).to_csv("in.csv", index=False)
+    for out in ("o.jsonl", "o.csv", "o.parquet"):
+        main(["explain", "m", "--csv", "in.csv", "--out", out])
+        assert "1 texts are longer than what the model reads" in capsys.readouterr().out
+        first, second = table_rows(out)
+        assert 200 < int(first["unread"]) < 449 and int(second["unread"]) == 0
+    said = RationaleModel.from_pretrained("m").explain([long.strip(), plain])
+    assert said[0].to_dict()["unread"] == int(first["unread"]) and "unread" not in said[1].to_dict()
+
+
+@pytest.mark.parametrize("sent, says", [(b"a caf\xe9 that is dull", "standard input is not UTF-8"), (b"\xef\xbb\xbfgood\r\nklm", None)])
+def test_a_text_from_standard_input_is_utf_8(home, monkeypatch, capsys, sent, says):
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(sent), encoding="latin-1"))
+    if says:
+        with pytest.raises(SystemExit, match=says): main(["explain", "m", "--text-file", "-"])
+    else:
+        main(["explain", "m", "--text-file", "-", "--json"])
+        assert json.loads(capsys.readouterr().out)["text"] == "good\nklm"
+
+
 def test_ids_of_any_kind(home):
     "Whatever a table calls its rows is written as a number or a string."
     import datetime
@@ -265,6 +302,8 @@ def test_standard_input(home, monkeypatch, capsys):
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(sent.encode())))
         main(["explain", "m", "--csv", "-", "--out", "-"])
         assert [json.loads(line)["row"] for line in capsys.readouterr().out.splitlines()] == [1, 2]
+    (home / "o.jsonl").write_text("{}\n")
+    with pytest.raises(SystemExit, match="is there already: delete it, or name another"): main(["explain", "m", "--csv", "-", "--out", "o.jsonl"]) # what came once does not come again
 
 
 def test_a_row_that_cannot_be_read_has_an_answer_too(home, capsys):
