@@ -34,7 +34,7 @@ def relaxed_topk(
             low, high = torch.where(over, t, low), torch.where(over, high, t)
     kept = soft(t)
     slope = (kept * (1 - kept)).sum(-1, keepdim=True).detach().clamp(min=1e-6) / T
-    return soft(t + (kept - kept.detach()).sum(-1, keepdim=True) / slope) # a step of Newton of length 0: it only gives the threshold its gradient
+    return soft(t + (kept - kept.detach()).sum(-1, keepdim=True) / slope) # adds 0, and a gradient: t moves so that the sum stays k
 
 # %% ../nbs/06_estimate.ipynb #155fb54e
 @register_estimator("exact")
@@ -87,7 +87,7 @@ class Score:
     draws: int = 8 # masks for each example
     exact: bool = True # exactly k features, or each by itself
     needs_dropped = False
-    starts_blind = True # see `blind_start`
+    starts_blind = True # with an even head, see `blind_start`
     def __post_init__(self):
         check_number("draws", self.draws, "[2, inf)", whole=True)
         if not isinstance(self.exact, bool): raise SettingError(f"exact must be true or false, got {shown(self.exact)}")

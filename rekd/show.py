@@ -122,7 +122,7 @@ def side_by_side(
     """The same input as several models, and people, read it; a picture itself comes first.
     SettingError for explanations of different pictures, of texts and pictures, or none."""
     _same_input(models)
-    judged = lambda e: "" if truth is None else ", right" if e.label == truth else ", wrong"
+    judged = lambda e: "" if truth is None or not e.probabilities else ", right" if e.label == truth else ", wrong"
     line, columns = "border-bottom:1px solid #8886", "repeat(auto-fit,minmax(min(100%,11rem),1fr))"
     cell = lambda head, body: f'<div dir="auto"><div style="{line}">{head}</div>{body}</div>'
     cells = [cell(f"<b>{html.escape(name)}</b>{judged(e)}", e.to_html(beside=False)) for name, e in models.items()]

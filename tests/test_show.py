@@ -96,7 +96,9 @@ def test_pages_escape_names_labels_titles_and_texts():
     evil = "</script><img src=x onerror=alert(1)>"
     e = Explanation(evil, {evil: 1.0}, ["a"], [1], [0.5], evil, [(0, 1)])
     for page in (rationale_page([{evil: e}, {evil: e}], [evil, evil], evil, evil), side_by_side({evil: e}, evil)): assert "<img" not in page and "<script" not in page
-    for word in ("right", "wrong"): assert word in rationale_page([{"a": e, "b": human_rationale("a", [], "other")}], [evil])
+    other, person = Explanation("other", {"other": 1.0}, ["a"], [1], [0.5], "a", [(0, 1)]), human_rationale("a", [], "other")
+    for word in ("right", "wrong"): assert word in rationale_page([{"a": e, "b": other}], [evil])
+    assert ", wrong" not in side_by_side({"b": person}, evil) # a person's label is not judged
 
 
 def test_grid_of_images(image_model):
