@@ -8,7 +8,7 @@ __all__ = []
 # %% ../nbs/hood/inputs.ipynb #in000003
 import re, sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from itertools import islice
 from typing import Any
@@ -58,14 +58,16 @@ def is_table(x) -> bool:
     return hasattr(x, "column_names") or hasattr(x, "columns") and hasattr(x, "__getitem__")
 
 def listed(
-    x, # one input; or several: a list, a column, a table or a generator
-    text_column: str | None = None, # of a table, see `table_column`
+    x, # one input; or several: a list, a column, a table, a generator; or rows, each a dict
+    text_column: str | None = None, # of a table or of rows, see `table_column`
 ) -> tuple[list, bool]:
     "Inputs as a list, and whether a single one was given."
+    rows = list(x) if isinstance(x, list | tuple) or hasattr(x, "__next__") else []
+    if rows and all(isinstance(r, dict) and is_table(r) for r in rows): return [table_column(r, text_column) for r in rows], False
     if is_table(x) or text_column is not None: x = table_column(x, text_column)
     if getattr(x, "ndim", None) == 0: x = x.item() # an array of one text
-    one = isinstance(x, (str, bytes)) or not (isinstance(x, Sequence) or hasattr(x, "tolist") or hasattr(x, "__next__")) # a column, an array, a generator
-    return [x] if one else list(x), one
+    one = isinstance(x, str | bytes | dict) or not hasattr(x, "__iter__")
+    return [x] if one else rows or (x.to_pylist() if hasattr(x, "to_pylist") else list(x)), one # a column of Arrow has scalars of its own
 
 # %% ../nbs/hood/inputs.ipynb #in000008
 def to_device(

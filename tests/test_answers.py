@@ -50,7 +50,9 @@ def test_explain_takes_what_people_have(text_model):
     some = frame()
     want = [text_model.explain(t) for t in some["review"]]
     plain = lambda es: [(e.label, e.mask, e.spans) for e in es]
-    for given in (some, datasets.Dataset.from_pandas(some)): assert plain(text_model.explain(given, text_column="review")) == plain(want)
+    as_dataset = datasets.Dataset.from_pandas(some)
+    for given in (some, as_dataset, as_dataset.to_iterable_dataset(), pa.Table.from_pandas(some), some.to_dict("records"), iter(some.to_dict("records"))):
+        assert plain(text_model.explain(given, text_column="review")) == plain(want)
     for given in (list(some["review"]), some["review"], some["review"].to_numpy(), (t for t in some["review"])): assert plain(text_model.explain(given)) == plain(want)
     assert plain(text_model.explain_each((t for t in some["review"]), batch_size=4)) == plain(want)
     assert plain(text_model.explain(some.rename(columns=dict(review="text")))) == plain(want)
