@@ -138,7 +138,7 @@ def run_evaluate(command: Evaluate):
     models, folders = trained_models(command.models)
     judge = judge_of(models, command.reader) # before hours of measuring
     read, n_test = test_rows(command, next(iter(models.values())), folders[0])
-    keep_inputs(command.json, read.name, *folders, *(f.parent for f in map(Path, folders) if f.name == "model"))
+    keep_inputs(command.json, read.name, *folders, *(Path(f).parent / own for f in folders for own in ("run.json", "row.json", "finished.json")))
     n_test, rows = n_test if command.n_test is None else command.n_test, []
     for name, model in models.items():
         test = test_of(model, read, n_test)

@@ -57,12 +57,12 @@ def _refuse_others(told: dict):
         raise SettingError(f"{on[0]} has no meaning for a select-predict model: leave it out")
 
 OURS = ("force_download", "token", "cache_dir", "local_files_only", "revision") # followed
-IDLE = ("torch_dtype", "adapter_kwargs", "code_revision", "low_cpu_mem_usage", "trust_remote_code", "use_safetensors") # dtype's older name, and idle ones
+IDLE = ("torch_dtype", "adapter_", "code_revision", "low_cpu_mem", "trust_", "use_safetensors") # dtype's older name, and idle ones
 
 def _refuse_changes(own: RekdConfig, model: RationaleModel, told: dict):
     "SettingError for an option that would make another model of a saved one, or that nothing here follows."
     for name, value in told.items():
-        if not hasattr(own, name) and name not in OURS + IDLE and value is not None:
+        if not hasattr(own, name) and not name.startswith(OURS + IDLE) and value is not None:
             move = " and move the model by .to(device)" if name == "device_map" else ""
             raise SettingError(f"{name}={shown(value)} is not followed for a select-predict model: leave it out{move}")
         if (name in vars(model.config) or name in ("num_labels", "id2label", "label2id")) and value != (is_ := getattr(own, name)):

@@ -109,7 +109,7 @@ def ready(*files: Path | None, ending: str = ""):
             if not there: file.unlink()
 
 def keep_inputs(out: Path | None, *inputs: str | Path | None):
-    "WriteError if what will be written is what is read: a file of the inputs, or JSON that lies in a folder of data or of a model's run."
+    "WriteError if what will be written is what is read: a file of the inputs, or JSON that lies in a folder of data or of a model."
     for given in [Path(i) for i in inputs if i]:
         if out is None or not out.is_file() or not given.exists(): continue
         among = given.is_dir() and out.suffix.lower() == ".json" and out.resolve().is_relative_to(given.resolve())

@@ -17,7 +17,7 @@ from typing import Any
 from .errors import DataError, MissingError, SettingError, WriteError, check_number, closest, own_path, shown
 from .settings import settings, shipped
 from .registry import DATASETS
-from .processor import opened
+from .processor import blank, opened
 from .table import (PARTS, Table, file_kind, find_parts, label_words, like_regression, look_alike, name_labels, picture_endings,
                         read_table, tidy, wanted_parts, warn)
 
@@ -168,7 +168,7 @@ def _check_texts(t: Table, part: str, column: str):
     if column in t.odd:
         raise DataError(f"{t.place(t.odd[column])}: the texts of {part} must be strings, and "
                         f"this one is {texts[t.odd[column]].as_py()} without quotes: put it in quotes")
-    for what, bad in (("no", lambda v: v is None), ("an empty", lambda v: not v.strip())):
+    for what, bad in (("no", lambda v: v is None), ("an empty", blank)):
         if rows := [i for i, v in enumerate(texts.to_pylist()) if bad(v)]:
             raise DataError(f"{len(rows)} rows of {part} have {what} text, the first is {t.place(rows[0])}: drop them or fill them in")
 

@@ -279,7 +279,7 @@ def test_a_blank_label_is_a_missing_one(tmp_path, ending):
 @pytest.mark.parametrize("made, said", [
     ("text,label\nka,a\n\n\"two\nlines\",b\n,a\nle,b\n", "1 rows of train have an empty text, the first is .*train.csv, line 6"),
     ("text,label\n" + "ka,a\nle,b\n" * 50 + "  ,a\n", "the first is .*train.csv, line 102"),
-    ("text,label\nka,a\nle,b\n\u200b,a\nlo,b\nmi,a\nna,b\nnu,a\nko,b\n", "train.csv, line 4: the text '\\\\u200b' has nothing to read")])
+    ("text,label\nka,a\nle,b\n\u200b,a\nlo,b\nmi,a\nna,b\nnu,a\nko,b\n", "1 rows of train have an empty text, the first is .*train.csv, line 4")])
 def test_a_row_without_a_text_is_named_by_its_line(tmp_path, made, said):
     with pytest.raises(DataError, match=said): load_data(put(tmp_path / "d", train=made, test=csv_text(["x"], ["a"])), tiny.text_processor(), val_share=0.5)
 
