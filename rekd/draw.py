@@ -27,6 +27,15 @@ class Explanation:
     spans: list = field(repr=False, default_factory=list) # text: character span of each feature
     post_hoc: bool = False # predicted from *all* features, of which some were marked afterwards (`rekd.attribute`)
 
+# %% ../nbs/hood/draw.ipynb #35f51e93
+def read_length(
+    text: str,
+    spans: list, # (start, end) in characters of each feature
+) -> int: # characters
+    "How much of a text the model read: all of it, unless a letter or digit stands behind the last feature."
+    end = max((b for _, b in spans), default=len(text))
+    return end if any(c.isalnum() for c in text[end:]) else len(text)
+
 # %% ../nbs/hood/draw.ipynb #cde763a1
 @patch
 def to_dict(self: Explanation) -> dict:
@@ -103,15 +112,6 @@ def by_span(
     best: dict[tuple, tuple] = {}
     for span, m, s in zip(spans, mask, scores): best[tuple(span)] = max(best.get(tuple(span), (0, 0.0)), (m, s))
     return best
-
-# %% ../nbs/hood/draw.ipynb #35f51e93
-def read_length(
-    text: str,
-    spans: list, # (start, end) in characters of each feature
-) -> int: # characters
-    "How much of a text the model read: all of it, unless a letter or digit stands behind the last feature."
-    end = max((b for _, b in spans), default=len(text))
-    return end if any(c.isalnum() for c in text[end:]) else len(text)
 
 # %% ../nbs/hood/draw.ipynb #9649d952
 def _text_html(text: str, spans: list, mask: list[int], scores: list[float], scored: str = "keep probability") -> str:
