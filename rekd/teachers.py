@@ -160,15 +160,15 @@ class SpanFile(Rationalist):
 def class_evidence(
     model: RationaleModel, # its predictor is explained, as a plain classifier; it pools the mean
     batch: dict, # inputs, valid (B, L), special (B, L)
-) -> Tensor: # (B, L) logits above the mean of all classes, averaged by what the predictor believes; 0 where nothing can be selected
-    "What the head says of each feature's state alone (after class activation maps; Zhou et al., 2016). ModelError for a predictor that pools [CLS]."
+) -> Tensor: # (B, L) logits of the predicted class above the mean of all classes; 0 where nothing can be selected
+    "What the head says of each feature's state alone (class activation maps; Zhou et al., 2016). ModelError for a predictor that pools [CLS]."
     net, head, able, valid = model.predictor.backbone, model.predictor.head, model.selectable(batch), batch["valid"]
     if net.pooling != "mean":
         raise ModelError("class evidence asks the head about each place, and this predictor reads the state of [CLS]: take another method")
     states = net.encode(net.features(batch["inputs"]), valid)
-    believed = head(net.pool(states, valid.to(states.dtype))).float().softmax(-1)
+    target = head(net.pool(states, valid.to(states.dtype))).argmax(-1)
     said = head(states[:, net.prefix:]).float()
-    return unit_sum(((said - said.mean(-1, keepdim=True)) * believed[:, None]).sum(-1), batch) * able
+    return unit_sum(said.gather(-1, target.view(-1, 1, 1).expand(*able.shape, 1)).squeeze(-1) - said.mean(-1), batch) * able
 
 # %% ../nbs/hood/teachers.ipynb #4f109f07
 SHARP = 4.0 # how many logits a standard deviation of the scores is worth
