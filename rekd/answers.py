@@ -226,15 +226,17 @@ def read_input(
     given = [k for k in ("text", "text_file", "image") if getattr(command, k) is not None]
     if len(given) != 1: raise SettingError("give one input: --text \"...\", --text-file FILE, --image FILE, or --csv FILE for a table of them")
     if command.image: return _read_picture(command.image)
+    from rekd.processor import blank
+    from rekd.stream import name_of
     text, name = command.text or "", "--text"
     if command.text_file:
-        name = "standard input" if str(command.text_file) == "-" else str(command.text_file)
+        name = name_of(command.text_file)
         try: raw = sys.stdin.buffer.read() if str(command.text_file) == "-" else command.text_file.read_bytes()
         except FileNotFoundError: raise MissingError(f"no file {name}: --text-file takes a text file's path") from None
         try: text = io.StringIO(raw.decode("utf-8-sig"), newline=None).read() # any end of a line is \n
         except UnicodeDecodeError:
             raise DataError(f"{name} is not UTF-8 text: save it as such, or give --image if it is a picture") from None
-    if not text.strip(): raise DataError(f"{name} is empty: there is nothing to explain")
+    if blank(text): raise DataError(f"{name} is empty: there is nothing to explain")
     return text
 
 # %% ../nbs/hood/answers.ipynb #29dbf1e7

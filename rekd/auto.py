@@ -57,7 +57,7 @@ def _refuse_others(told: dict):
         raise SettingError(f"{on[0]} has no meaning for a select-predict model: leave it out")
 
 OURS = ("force_download", "token", "cache_dir", "local_files_only", "revision") # followed
-IDLE = ("torch_dtype", "adapter_", "code_revision", "low_cpu_mem", "trust_", "use_safetensors") # dtype's older name, and idle ones
+IDLE = ("torch_dtype", "adapter_", "code_revision", "low_cpu_mem", "trust_", "use_safetensors") # how idle names begin; dtype's older one
 
 def _refuse_changes(own: RekdConfig, model: RationaleModel, told: dict):
     "SettingError for an option that would make another model of a saved one, or that nothing here follows."

@@ -36,15 +36,18 @@ def read_length(
     end = max((b for _, b in spans), default=len(text))
     return end if any(c.isalnum() for c in text[end:]) else len(text)
 
+def unread(e: Explanation) -> int: # characters
+    "How many at the end of a text the model had no room for; 0 of a picture."
+    return len(e.source) - read_length(e.source, e.spans) if isinstance(e.source, str) else 0
+
 # %% ../nbs/hood/draw.ipynb #cde763a1
 @patch
 def to_dict(self: Explanation) -> dict:
     "JSON-ready: everything but the image; of a text also the characters of each feature, and how many at its end were not read, if any."
-    unread = len(self.source) - read_length(self.source, self.spans) if isinstance(self.source, str) else 0
     return {k: v for k, v in dict(label=self.label, probabilities=self.probabilities, features=self.features,
                                   mask=self.mask, scores=self.scores, spans=[*map(list, self.spans)] or None,
                                   text=self.source if isinstance(self.source, str) else None,
-                                  unread=unread or None, post_hoc=self.post_hoc or None).items() if v is not None}
+                                  unread=unread(self) or None, post_hoc=self.post_hoc or None).items() if v is not None}
 
 # %% ../nbs/hood/draw.ipynb #7e384208
 @patch

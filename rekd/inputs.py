@@ -41,10 +41,11 @@ def in_windows(
 
 # %% ../nbs/hood/inputs.ipynb #23845512
 def table_column(
-    table, # a pandas DataFrame, a `datasets.Dataset`, a dict of columns, or whatever has columns by name
+    table, # a pandas DataFrame, a `datasets.Dataset`, a dict of columns, or whatever has columns by name; or a list of rows, each a dict
     text_column: str | None = None, # of texts or pictures; None: text, image, img or input, the first that is there
 ): # that column
     "The inputs in a table. DataError for a column that is not there, SettingError for a column of what is no table."
+    if isinstance(table, list | tuple) and is_table(table): return [table_column(row, text_column) for row in table]
     if not is_table(table): raise SettingError(f"text_column={shown(text_column)} names a column of a table, got {type(table).__name__}: leave it out")
     names = list(getattr(table, "column_names", getattr(table, "columns", table)))
     found = [c for c in ((text_column,) if text_column is not None else ("text", "image", "img", "input")) if c in names]
@@ -53,7 +54,8 @@ def table_column(
     raise DataError(f"the table has no column {what}; its columns are {names}{closest(text_column or 'text', names)}: text_column names another")
 
 def is_table(x) -> bool:
-    "Whether inputs come as a table with named columns."
+    "Whether inputs come as a table with named columns, or as rows that name theirs."
+    if isinstance(x, list | tuple): return bool(x) and all(isinstance(r, dict) and is_table(r) for r in x)
     if isinstance(x, dict): return "bytes" not in x # which is a picture, as `datasets` stores it
     return hasattr(x, "column_names") or hasattr(x, "columns") and hasattr(x, "__getitem__")
 
@@ -62,12 +64,11 @@ def listed(
     text_column: str | None = None, # of a table or of rows, see `table_column`
 ) -> tuple[list, bool]:
     "Inputs as a list, and whether a single one was given."
-    rows = list(x) if isinstance(x, list | tuple) or hasattr(x, "__next__") else []
-    if rows and all(isinstance(r, dict) and is_table(r) for r in rows): return [table_column(r, text_column) for r in rows], False
+    if hasattr(x, "__next__"): x = list(x)
     if is_table(x) or text_column is not None: x = table_column(x, text_column)
     if getattr(x, "ndim", None) == 0: x = x.item() # an array of one text
     one = isinstance(x, str | bytes | dict) or not hasattr(x, "__iter__")
-    return [x] if one else rows or (x.to_pylist() if hasattr(x, "to_pylist") else list(x)), one # a column of Arrow has scalars of its own
+    return [x] if one else x.to_pylist() if hasattr(x, "to_pylist") else list(x), one # a column of Arrow has scalars of its own
 
 # %% ../nbs/hood/inputs.ipynb #in000008
 def to_device(

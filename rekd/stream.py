@@ -197,7 +197,7 @@ def table_answers(
     batch_size: int = 32,
 ): # an iterator of dicts: row, perhaps id, label, probabilities, kept (words with characters, or patches), unread; error for a row that cannot be read
     "The answer to each row, in order and in constant memory. `unread` counts the characters at the end of a text that the model has no room for."
-    from rekd.draw import kept_words, read_length
+    from rekd.draw import kept_words, unread
     from rekd.inputs import in_windows
     def attempt(batch): # answers, each with the id of its row
         try: return [(e, *c[1:]) for e, c in zip(model.explain_each([read(c[0]) for c in batch], mask, sparsity, batch_size), batch)]
@@ -206,10 +206,8 @@ def table_answers(
         begins = dict(row=row) | (dict(id=_told_id(ids[0])) if ids else {})
         if isinstance(e, Exception): yield begins | dict(label=None, probabilities=None, kept=None, unread=None, error=str(e))
         else:
-            text = isinstance(e.source, str)
-            kept = kept_words(e) if text else [list(at) for at, m in zip(e.features, e.mask) if m]
-            yield begins | dict(label=e.label, probabilities={k: round(p, 6) for k, p in e.probabilities.items()}, kept=kept,
-                                unread=len(e.source) - read_length(e.source, e.spans) if text else 0)
+            kept = kept_words(e) if isinstance(e.source, str) else [list(at) for at, m in zip(e.features, e.mask) if m]
+            yield begins | dict(label=e.label, probabilities={k: round(p, 6) for k, p in e.probabilities.items()}, kept=kept, unread=unread(e))
 
 # %% ../nbs/hood/stream.ipynb #b4537838
 ENDINGS = (".jsonl", ".ndjson", ".csv", ".tsv", ".parquet") # of a file of answers
@@ -220,7 +218,7 @@ def answer_cells(answer: dict, labels: list[str]) -> dict: # column -> text or n
     ids = {"id": "" if answer["id"] is None else answer["id"]} if "id" in answer else {}
     return dict(row=answer["row"]) | ids | dict(label=answer["label"] or "") | {f"p_{name}": probabilities.get(name, "") for name in labels} | dict(
         kept="" if answer["kept"] is None else json.dumps(answer["kept"], ensure_ascii=False),
-        unread="" if answer.get("unread") is None else answer["unread"], error=answer.get("error", ""))
+        unread="" if answer["unread"] is None else answer["unread"], error=answer.get("error", ""))
 
 def answer_line(
     answer: dict, # row, label, probabilities, kept, unread; perhaps error
@@ -237,7 +235,7 @@ def _cells(values: Iterable, kind: str) -> str:
 
 def header_line(kind: str, labels: list[str], ids: bool = False) -> str: # "" for JSON lines
     "The first line of a file of answers."
-    some = dict(row=0, label="", probabilities={}, kept=None) | ({"id": ""} if ids else {})
+    some = dict(row=0, label="", probabilities={}, kept=None, unread=None) | ({"id": ""} if ids else {})
     return _cells(answer_cells(some, labels), kind) if kind in (".csv", ".tsv") else ""
 
 # %% ../nbs/hood/stream.ipynb #63c2dcdb

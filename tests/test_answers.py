@@ -55,6 +55,7 @@ def test_explain_takes_what_people_have(text_model):
         assert plain(text_model.explain(given, text_column="review")) == plain(want)
     for given in (list(some["review"]), some["review"], some["review"].to_numpy(), (t for t in some["review"])): assert plain(text_model.explain(given)) == plain(want)
     assert plain(text_model.explain_each((t for t in some["review"]), batch_size=4)) == plain(want)
+    assert plain(text_model.explain_each(some.to_dict("records"), text_column="review")) == plain(want)
     assert plain(text_model.explain(some.rename(columns=dict(review="text")))) == plain(want)
     assert text_model(list(some["review"])) == [e.label for e in want] and text_model(some["review"][0]) == want[0].label
     probs = text_model.predict_proba(some, text_column="review", batch_size=7)
@@ -268,7 +269,7 @@ def test_what_a_model_has_no_room_for_is_told(home, capsys):
     assert said[0].to_dict()["unread"] == int(first["unread"]) and "unread" not in said[1].to_dict()
 
 
-@pytest.mark.parametrize("sent, says", [(b"a caf\xe9 that is dull", "standard input is not UTF-8"), (b"\xef\xbb\xbfgood\r\nklm", None)])
+@pytest.mark.parametrize("sent, says", [(b"a caf\xe9 that is dull", "standard input is not UTF-8"), ("\u200b\n".encode(), "standard input is empty"), (b"\xef\xbb\xbfgood\r\nklm", None)])
 def test_a_text_from_standard_input_is_utf_8(home, monkeypatch, capsys, sent, says):
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(sent), encoding="latin-1"))
     if says:
